@@ -1,0 +1,2 @@
+//! Windows registry hives (regf), read and edited offline.
+#![forbid(unsafe_code)]

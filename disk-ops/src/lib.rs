@@ -1,0 +1,18 @@
+//! Disks and images: where the bytes of a job come from and go to.
+//!
+//! ```text
+//!  block      a disk that can be read at any position (file, device, VHDX, VHD)
+//!    |
+//!  partition  what lies on it (GPT with both copies, MBR)
+//!    |
+//!  export     reader -> digest -> image writer, each on its own thread
+//!    |
+//!  sink       the file that is written, under a partial name until it is whole
+//! ```
+//!
+//! The crate is synchronous and knows nothing of jobs, sessions or Windows.
+
+pub mod block;
+pub mod cancel;
+pub mod sink;
+pub mod units;

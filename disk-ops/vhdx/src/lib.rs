@@ -1,0 +1,6 @@
+//! The VHDX and VHD image formats.
+#![forbid(unsafe_code)]
+
+mod units;
+
+pub use units::SectorSize;
