@@ -1,0 +1,136 @@
+//! The block allocation table: which payload block lies where (MS-VHDX 2.5).
+
+use crate::format::{PAYLOAD_BLOCK_FULLY_PRESENT, PAYLOAD_BLOCK_ZERO};
+use crate::geometry::Geometry;
+use crate::units::{FileOffset, MIB, PayloadBlock, buffer_index};
+
+/// Which payload blocks are in the file, one bit each: at most 8 MiB, 128 KiB for the 2 MiB
+/// blocks of a 2 TiB disk.
+///
+/// The k-th block that is marked lies at `data_offset + k * block_size`. So the whole BAT follows
+/// from the marks, and is never held in memory.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub(crate) struct AllocationMap {
+    bits: Vec<u8>,
+    allocated: u64,
+}
+
+impl AllocationMap {
+    pub(crate) fn new(geometry: &Geometry) -> Self {
+        Self {
+            bits: vec![0; map_length(geometry)],
+            allocated: 0,
+        }
+    }
+
+    /// The map whose bits are `bits`, or `None` if that many bits don't fit the geometry, or one
+    /// behind the last block is set.
+    pub(crate) fn from_bits(geometry: &Geometry, bits: &[u8]) -> Option<Self> {
+        if bits.len() != map_length(geometry) {
+            return None;
+        }
+        let map = Self {
+            bits: bits.to_vec(),
+            allocated: bits.iter().map(|byte| u64::from(byte.count_ones())).sum(),
+        };
+        let last = map.last();
+        (last.is_none_or(|block| block.0 < geometry.block_count())).then_some(map)
+    }
+
+    pub(crate) fn bits(&self) -> &[u8] {
+        &self.bits
+    }
+
+    /// How many blocks are marked.
+    pub(crate) fn allocated(&self) -> u64 {
+        self.allocated
+    }
+
+    pub(crate) fn is_allocated(&self, block: PayloadBlock) -> bool {
+        let (byte, mask) = position(block);
+        self.bits.get(byte).is_some_and(|bits| bits & mask != 0)
+    }
+
+    /// Marks `block`, which must lie on the disk.
+    pub(crate) fn allocate(&mut self, block: PayloadBlock) {
+        let (byte, mask) = position(block);
+        if let Some(bits) = self.bits.get_mut(byte)
+            && *bits & mask == 0
+        {
+            *bits |= mask;
+            self.allocated += 1;
+        }
+    }
+
+    /// The last block that is marked.
+    pub(crate) fn last(&self) -> Option<PayloadBlock> {
+        let byte = self.bits.iter().rposition(|bits| *bits != 0)?;
+        let bit = self.bits.get(byte)?.checked_ilog2()?;
+        Some(PayloadBlock(u64::try_from(byte).ok()? * 8 + u64::from(bit)))
+    }
+}
+
+/// Produces a BAT region from its first byte to its last, a piece at a time.
+#[derive(Clone, Debug)]
+pub(crate) struct BatPieces {
+    geometry: Geometry,
+    map: AllocationMap,
+    next_index: u64,
+    next_offset: FileOffset,
+}
+
+impl BatPieces {
+    pub(crate) fn new(geometry: Geometry, map: AllocationMap) -> Self {
+        Self {
+            geometry,
+            map,
+            next_index: 0,
+            next_offset: geometry.data_offset(),
+        }
+    }
+
+    fn next_entry(&mut self) -> u64 {
+        let index = self.next_index;
+        self.next_index += 1;
+        match self.geometry.block_of_bat_index(index) {
+            // The slot of a sector bitmap, which only a disk with a parent has (2.5.1.2), or
+            // behind the last entry.
+            None => 0,
+            Some(block) if self.map.is_allocated(block) => {
+                let offset = self.next_offset.0;
+                self.next_offset.0 += self.geometry.block_size().bytes();
+                offset | PAYLOAD_BLOCK_FULLY_PRESENT
+            }
+            // Not NOT_PRESENT, under which the content is undefined (2.5.1.1); and without an
+            // offset, as Hyper-V refuses a block of zeros that has one.
+            Some(_) => PAYLOAD_BLOCK_ZERO,
+        }
+    }
+}
+
+/// Each piece has 1 MiB, of which a region is a whole number.
+impl Iterator for BatPieces {
+    type Item = Vec<u8>;
+
+    fn next(&mut self) -> Option<Vec<u8>> {
+        if self.next_index * ENTRY_LENGTH >= self.geometry.bat_region_length() {
+            return None;
+        }
+        let mut piece = Vec::with_capacity(buffer_index(MIB));
+        for _ in 0..MIB / ENTRY_LENGTH {
+            piece.extend_from_slice(&self.next_entry().to_le_bytes());
+        }
+        Some(piece)
+    }
+}
+
+fn map_length(geometry: &Geometry) -> usize {
+    buffer_index(geometry.block_count().div_ceil(8))
+}
+
+fn position(block: PayloadBlock) -> (usize, u8) {
+    (buffer_index(block.0 / 8), 1 << (block.0 % 8))
+}
+
+/// The length of a BAT entry in bytes.
+const ENTRY_LENGTH: u64 = 8;
