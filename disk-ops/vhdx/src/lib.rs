@@ -18,11 +18,13 @@ mod identity;
 mod metadata;
 mod region;
 mod units;
+mod vhd;
 mod writer;
 mod zero;
 
 pub use content::{ContentDigest, ContentError, ContentId, PIECE_LENGTH, PieceHash, SAVED_LENGTH};
 pub use geometry::{Geometry, GeometryError, MAX_DISK_SIZE};
 pub use units::{BlockSize, FileOffset, PayloadBlock, SectorSize, VirtualOffset};
+pub use vhd::{FixedVhdWriter, VhdError};
 pub use writer::{Closing, ClosingStep, PlaceError, RestoreError, VhdxWriter};
 pub use zero::is_zero;
