@@ -1,6 +1,27 @@
 //! A disk that can be read at any position, whatever it is kept in.
+//!
+//! ```text
+//!  path --> file     raw image: direct I/O where it works, holes by SEEK_DATA
+//!                        |
+//!                        v
+//!                    BlockRead <-- window (a partition of another disk)
+//!                        ^
+//!                        |
+//!                     memory (for tests: fails, counts, delays on demand)
+//! ```
+//!
+//! Nothing here writes, and nothing here knows what the bytes mean.
 
 use crate::units::{ByteCount, ByteOffset, SectorSizes};
+
+pub mod error;
+pub mod file;
+mod medium;
+pub mod sector;
+
+pub use error::{BlockError, FileKind, OpenError, SizeProblem};
+pub use file::RawFile;
+pub use sector::detect_sector_size;
 
 /// Positional reads of a disk of fixed size, from any thread.
 ///
@@ -23,7 +44,7 @@ pub trait BlockRead: Send + Sync {
     /// # Errors
     ///
     /// [`BlockError::OutOfRange`] when the range leaves the disk, [`BlockError::Read`] when the
-    /// medium fails. The content of `buffer` is then unspecified.
+    /// medium fails, [`BlockError::Shrunk`] when it has become shorter meanwhile. The content of `buffer` is then unspecified.
     fn read_at(&self, offset: ByteOffset, buffer: &mut [u8]) -> Result<(), BlockError>;
 
     /// What is known about the bytes from `offset` on without reading them.
@@ -55,33 +76,56 @@ pub enum ExtentKind {
     Zero,
 }
 
-/// Why a disk could not be opened or read.
-#[derive(Debug, thiserror::Error)]
-#[non_exhaustive]
-pub enum BlockError {
-    /// The range asked for does not lie on the disk.
-    #[error("{disk}: a read of {length} at {offset} leaves the disk, which ends at {end}")]
-    OutOfRange {
-        /// The disk's name.
-        disk: String,
-        /// Where the read began.
-        offset: ByteOffset,
-        /// How much was asked for.
-        length: ByteCount,
-        /// The end of the disk.
-        end: ByteOffset,
-    },
-    /// The medium failed.
-    #[error("{disk}: reading {length} at {offset} failed")]
-    Read {
-        /// The disk's name.
-        disk: String,
-        /// Where the read began.
-        offset: ByteOffset,
-        /// How much was asked for.
-        length: ByteCount,
-        /// What the operating system said.
-        #[source]
-        source: std::io::Error,
-    },
+/// Checks that `length` bytes from `offset` on lie on `disk`; for implementations of [`BlockRead`].
+///
+/// # Errors
+///
+/// [`BlockError::OutOfRange`] when they do not.
+pub fn check_range<D: BlockRead + ?Sized>(
+    disk: &D,
+    offset: ByteOffset,
+    length: ByteCount,
+) -> Result<(), BlockError> {
+    let end = disk.size().end();
+    if offset.checked_add(length).is_some_and(|last| last <= end) {
+        return Ok(());
+    }
+    Err(BlockError::OutOfRange {
+        disk: disk.name().to_owned(),
+        offset,
+        length,
+        end,
+    })
 }
+
+/// Whatever points at a disk is a disk.
+macro_rules! forward_block_read {
+    ($($pointer:ty),+) => {$(
+        impl<D: BlockRead + ?Sized> BlockRead for $pointer {
+            fn size(&self) -> ByteCount {
+                (**self).size()
+            }
+
+            fn sectors(&self) -> SectorSizes {
+                (**self).sectors()
+            }
+
+            fn name(&self) -> &str {
+                (**self).name()
+            }
+
+            fn read_at(&self, offset: ByteOffset, buffer: &mut [u8]) -> Result<(), BlockError> {
+                (**self).read_at(offset, buffer)
+            }
+
+            fn extent_at(&self, offset: ByteOffset) -> Result<Extent, BlockError> {
+                (**self).extent_at(offset)
+            }
+        }
+    )+};
+}
+
+forward_block_read!(&D, Box<D>, std::sync::Arc<D>);
+
+/// The largest disk that is taken: 64 TiB, the most that a VHDX can hold (MS-VHDX 2.6.2.4).
+pub const MAX_DISK_SIZE: ByteCount = ByteCount(64 << 40);

@@ -1,0 +1,190 @@
+//! Why a disk could not be opened or read.
+
+use std::fmt;
+use std::io;
+use std::path::PathBuf;
+
+use super::MAX_DISK_SIZE;
+use crate::units::{ByteCount, ByteOffset};
+
+/// Why an open disk could not be read.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum BlockError {
+    /// The range asked for does not lie on the disk.
+    #[error("{disk}: a read of {length} at {offset} leaves the disk, which ends at {end}")]
+    OutOfRange {
+        /// The disk's name.
+        disk: String,
+        /// Where the read began.
+        offset: ByteOffset,
+        /// How much was asked for.
+        length: ByteCount,
+        /// The end of the disk.
+        end: ByteOffset,
+    },
+    /// The medium failed.
+    #[error("{disk}: reading {length} at {offset} failed")]
+    Read {
+        /// The disk's name.
+        disk: String,
+        /// Where the read began.
+        offset: ByteOffset,
+        /// How much was asked for.
+        length: ByteCount,
+        /// What the operating system said.
+        #[source]
+        source: io::Error,
+    },
+    /// The file or device is shorter than it was when it was opened.
+    #[error("{disk}: ended at {offset} while being read, but was {size} long when it was opened")]
+    Shrunk {
+        /// The disk's name.
+        disk: String,
+        /// The first position that could not be read any more.
+        offset: ByteOffset,
+        /// The size at the time of opening.
+        size: ByteCount,
+    },
+}
+
+/// Why a path could not be opened as a disk.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum OpenError {
+    /// There is nothing at the path.
+    #[error("{}: no such file or device", path.display())]
+    NotFound {
+        /// What was to be opened.
+        path: PathBuf,
+    },
+    /// The user may not read it.
+    #[error("{}: not readable by this user", path.display())]
+    PermissionDenied {
+        /// What was to be opened.
+        path: PathBuf,
+        /// What the operating system said.
+        #[source]
+        source: io::Error,
+    },
+    /// The path names a directory.
+    #[error("{}: is a directory, expected a disk image or a block device", path.display())]
+    IsDirectory {
+        /// What was to be opened.
+        path: PathBuf,
+    },
+    /// The path names something that has no disk content.
+    #[error("{}: is a {found}, expected {expected}", path.display())]
+    NotADisk {
+        /// What was to be opened.
+        path: PathBuf,
+        /// What it is.
+        found: FileKind,
+        /// What it should have been.
+        expected: &'static str,
+    },
+    /// The size is none that a disk can have.
+    #[error("{}: {problem}", path.display())]
+    BadSize {
+        /// What was to be opened.
+        path: PathBuf,
+        /// What is wrong with the size.
+        problem: SizeProblem,
+    },
+    /// The operating system refused for another reason.
+    #[error("{}: {action} failed", path.display())]
+    Io {
+        /// What was to be opened.
+        path: PathBuf,
+        /// What was being done, as a noun phrase: `opening`.
+        action: &'static str,
+        /// What the operating system said.
+        #[source]
+        source: io::Error,
+    },
+}
+
+impl OpenError {
+    /// Sorts an error of `action` on `path` into the family.
+    pub(super) fn from_io(path: &std::path::Path, action: &'static str, source: io::Error) -> Self {
+        let path = path.to_owned();
+        match source.kind() {
+            io::ErrorKind::NotFound => Self::NotFound { path },
+            io::ErrorKind::PermissionDenied => Self::PermissionDenied { path, source },
+            _ => Self::Io {
+                path,
+                action,
+                source,
+            },
+        }
+    }
+}
+
+/// What a path names, as far as it matters here.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+#[non_exhaustive]
+pub enum FileKind {
+    /// A block device.
+    BlockDevice,
+    /// A character device, such as a terminal or `/dev/zero`.
+    CharacterDevice,
+    /// A named pipe.
+    Fifo,
+    /// A regular file.
+    Regular,
+    /// A socket.
+    Socket,
+    /// Something newer than this list.
+    Unknown,
+}
+
+impl fmt::Display for FileKind {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::BlockDevice => "block device",
+            Self::CharacterDevice => "character device",
+            Self::Fifo => "named pipe",
+            Self::Regular => "regular file",
+            Self::Socket => "socket",
+            Self::Unknown => "file of an unknown kind",
+        })
+    }
+}
+
+/// What is wrong with the size of a disk.
+#[derive(Clone, Copy, Debug, Eq, PartialEq, thiserror::Error)]
+#[non_exhaustive]
+pub enum SizeProblem {
+    /// There is no content.
+    #[error("is empty, expected at least one sector")]
+    Empty,
+    /// The last sector is cut short.
+    #[error("is {size} long, which is not a multiple of the sector size of {sector} bytes")]
+    PartialSector {
+        /// The size found.
+        size: ByteCount,
+        /// The sector size that it should be a multiple of.
+        sector: u64,
+    },
+    /// No image can hold it.
+    #[error("is {size} long, more than the {MAX_DISK_SIZE} that an image can hold")]
+    TooLarge {
+        /// The size found.
+        size: ByteCount,
+    },
+}
+
+impl SizeProblem {
+    /// What is wrong with a disk of `size` bytes in sectors of `sector` bytes, if anything.
+    pub fn of(size: ByteCount, sector: u64) -> Option<Self> {
+        if size.0 == 0 {
+            Some(Self::Empty)
+        } else if size > MAX_DISK_SIZE {
+            Some(Self::TooLarge { size })
+        } else if !size.0.is_multiple_of(sector) {
+            Some(Self::PartialSector { size, sector })
+        } else {
+            None
+        }
+    }
+}
