@@ -67,6 +67,14 @@ pub enum OpenError {
         #[source]
         source: io::Error,
     },
+    /// Something else uses the device or one of its partitions.
+    #[error("{}: is in use{}", path.display(), clauses(held_by))]
+    Busy {
+        /// What was to be opened.
+        path: PathBuf,
+        /// What holds it, as clauses: `/dev/sda2 is mounted at /srv`. Empty if that is not known.
+        held_by: Vec<String>,
+    },
     /// The path names a directory.
     #[error("{}: is a directory, expected a disk image or a block device", path.display())]
     IsDirectory {
@@ -90,6 +98,20 @@ pub enum OpenError {
         path: PathBuf,
         /// What is wrong with the size.
         problem: SizeProblem,
+    },
+    /// The device counts in sectors that no image can have.
+    #[error(
+        "{}: has logical sectors of {logical} bytes and physical ones of {physical}, expected 512 \
+         or 4096",
+        path.display()
+    )]
+    SectorSize {
+        /// What was to be opened.
+        path: PathBuf,
+        /// The logical sector size in bytes.
+        logical: u32,
+        /// The physical sector size in bytes.
+        physical: u32,
     },
     /// The operating system refused for another reason.
     #[error("{}: {action} failed", path.display())]
@@ -117,6 +139,14 @@ impl OpenError {
                 source,
             },
         }
+    }
+}
+
+/// `held_by` as the end of a sentence.
+fn clauses(held_by: &[String]) -> String {
+    match held_by {
+        [] => String::new(),
+        clauses => format!(": {}", clauses.join(", ")),
     }
 }
 

@@ -1,7 +1,8 @@
 //! A disk that can be read at any position, whatever it is kept in.
 //!
 //! ```text
-//!  path --> file     raw image: direct I/O where it works, holes by SEEK_DATA
+//!  path --+--> file    raw image: direct I/O where it works, holes by SEEK_DATA
+//!         +--> device  Linux block device, claimed so that nothing else may mount it
 //!                        |
 //!                        v
 //!                    BlockRead <-- window (a partition of another disk)
@@ -14,14 +15,21 @@
 
 use crate::units::{ByteCount, ByteOffset, SectorSizes};
 
+mod busy;
+pub mod device;
 pub mod error;
 pub mod file;
 mod medium;
+pub mod memory;
 pub mod sector;
+pub mod window;
 
+pub use device::Device;
 pub use error::{BlockError, FileKind, OpenError, SizeProblem};
 pub use file::RawFile;
+pub use memory::{MemoryDisk, ReadCounts};
 pub use sector::detect_sector_size;
+pub use window::Window;
 
 /// Positional reads of a disk of fixed size, from any thread.
 ///
