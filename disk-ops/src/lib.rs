@@ -14,5 +14,6 @@
 
 pub mod block;
 pub mod cancel;
+pub mod md5;
 pub mod sink;
 pub mod units;
