@@ -13,6 +13,7 @@
 //! The crate is synchronous and knows nothing of jobs, sessions or Windows.
 
 pub mod block;
+pub mod buffer;
 pub mod cancel;
 pub mod md5;
 pub mod sink;

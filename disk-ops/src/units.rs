@@ -44,11 +44,11 @@ impl ByteCount {
     }
 }
 
-/// Exact bytes, with the nearest binary unit behind them: `1610612736 bytes (1.5 GiB)`.
+/// Exact bytes with the nearest binary unit behind them, `1610612736 bytes (1.5 GiB)`; in the
+/// alternate form (`{:#}`) the unit alone, `1.5 GiB`.
 impl fmt::Display for ByteCount {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         const UNITS: [&str; 5] = ["KiB", "MiB", "GiB", "TiB", "PiB"];
-        write!(f, "{} bytes", self.0)?;
         let mut value = self.0 as f64;
         let mut unit = None;
         for name in UNITS {
@@ -59,8 +59,9 @@ impl fmt::Display for ByteCount {
             unit = Some(name);
         }
         match unit {
-            Some(name) => write!(f, " ({value:.1} {name})"),
-            None => Ok(()),
+            Some(name) if f.alternate() => write!(f, "{value:.1} {name}"),
+            Some(name) => write!(f, "{} bytes ({value:.1} {name})", self.0),
+            None => write!(f, "{} bytes", self.0),
         }
     }
 }
@@ -82,4 +83,21 @@ impl SectorSizes {
     };
 }
 
-pub use ce_vhdx::SectorSize;
+pub use ce_vhdx::{BlockSize, SectorSize};
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn counts_are_shown_exactly_and_in_the_nearest_unit() {
+        assert_eq!(ByteCount(512).to_string(), "512 bytes");
+        assert_eq!(
+            ByteCount::mib(1536).to_string(),
+            "1610612736 bytes (1.5 GiB)"
+        );
+        assert_eq!(format!("{:#}", ByteCount::mib(1536)), "1.5 GiB");
+        assert_eq!(format!("{:#}", ByteCount(1023)), "1023 bytes");
+        assert_eq!(format!("{:#}", ByteCount(u64::MAX)), "16384.0 PiB");
+    }
+}

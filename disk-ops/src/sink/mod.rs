@@ -1,23 +1,32 @@
 //! Where an image is written to, under a partial name until it is whole.
 
+use std::io;
+
 use crate::units::{ByteCount, ByteOffset};
+
+mod file;
+
+pub use file::FileSink;
 
 /// An output file that is written mostly in ascending order and becomes visible when it is whole.
 ///
 /// ```text
-///  create "name.vhdx.partial" --> write_at*, skip* --> flush --> write_at (head) --> finish
-///                                      |                                              |
-///                                   dropped: removed, or kept for a resume    renamed "name.vhdx"
+///  "name.vhdx.partial" --> write_at*, extend_with_zeros* --> flush --> write_at (head) --> finish
+///          |                                                                                 |
+///   dropped: removed                                                             renamed "name.vhdx"
 /// ```
 pub trait ByteSink: Send {
-    /// Writes `bytes` at `offset`.
+    /// What to call the output in a message: its final name.
+    fn name(&self) -> &str;
+
+    /// Writes `bytes` at `offset`. Requests that are aligned to 4 KiB are the fast ones.
     ///
     /// # Errors
     ///
-    /// [`SinkError`], after which the sink is of no further use but to be abandoned.
+    /// [`SinkError`], after which the sink is good for nothing but to be dropped.
     fn write_at(&mut self, offset: ByteOffset, bytes: &[u8]) -> Result<(), SinkError>;
 
-    /// Makes `length` bytes from `offset`, the present end of the file, read as zeros.
+    /// Lets `length` bytes from `offset`, the present end of the file, read as zeros.
     ///
     /// A sink that can leave a hole does so.
     ///
@@ -34,21 +43,63 @@ pub trait ByteSink: Send {
     /// As for [`write_at`](Self::write_at).
     fn flush(&mut self) -> Result<(), SinkError>;
 
-    /// Gives the whole file its final name.
+    /// Flushes, and gives the whole file its final name.
     ///
     /// # Errors
     ///
-    /// As for [`write_at`](Self::write_at), and when the final name has been taken meanwhile.
+    /// As for [`write_at`](Self::write_at), and [`SinkError::Exists`] when the final name has been
+    /// taken meanwhile. The partial file is then removed.
     fn finish(self: Box<Self>) -> Result<(), SinkError>;
-
-    /// Removes what was written. Dropping the sink without a word does the same.
-    fn abandon(self: Box<Self>);
 }
 
 /// Why an output could not be written.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum SinkError {
+    /// Another process is writing this very output.
+    #[error("{output} is being written by another process, which holds {partial}")]
+    Busy {
+        /// The output's name.
+        output: String,
+        /// The partial file that is locked.
+        partial: String,
+    },
+    /// The output could not be created.
+    #[error("cannot create {output}")]
+    Create {
+        /// The name that could not be created.
+        output: String,
+        /// What the operating system said.
+        #[source]
+        source: io::Error,
+    },
+    /// There is a file of this name, and nobody allowed to replace it.
+    #[error("{output} exists already")]
+    Exists {
+        /// The output's name.
+        output: String,
+    },
+    /// The file is written but could not be made durable or given its name.
+    #[error("cannot complete {output}")]
+    Finish {
+        /// The output's name.
+        output: String,
+        /// What the operating system said.
+        #[source]
+        source: io::Error,
+    },
+    /// The destination is full.
+    #[error("{output}: no room for {length} more at {offset}; {available} are free there")]
+    NoSpace {
+        /// The output's name.
+        output: String,
+        /// Where the write began.
+        offset: ByteOffset,
+        /// How much was to be written.
+        length: ByteCount,
+        /// What the file system says is free.
+        available: ByteCount,
+    },
     /// The destination failed.
     #[error("{output}: writing {length} at {offset} failed")]
     Write {
@@ -60,6 +111,6 @@ pub enum SinkError {
         length: ByteCount,
         /// What the operating system said.
         #[source]
-        source: std::io::Error,
+        source: io::Error,
     },
 }
