@@ -16,5 +16,6 @@ pub mod block;
 pub mod buffer;
 pub mod cancel;
 pub mod md5;
+pub mod partition;
 pub mod sink;
 pub mod units;
