@@ -1,7 +1,11 @@
 //! The block allocation table: which payload block lies where (MS-VHDX 2.5).
 
-use crate::format::{PAYLOAD_BLOCK_FULLY_PRESENT, PAYLOAD_BLOCK_ZERO};
+use crate::error::{BlockError, FileReadError};
+use crate::format::{
+    BAT_OFFSET_MASK, BAT_STATE_MASK, PAYLOAD_BLOCK_FULLY_PRESENT, PAYLOAD_BLOCK_ZERO,
+};
 use crate::geometry::Geometry;
+use crate::source::{Image, ReadAt};
 use crate::units::{FileOffset, MIB, PayloadBlock, buffer_index};
 
 /// Which payload blocks are in the file, one bit each: at most 8 MiB, 128 KiB for the 2 MiB
@@ -124,6 +128,81 @@ impl Iterator for BatPieces {
     }
 }
 
+/// Where the content of a payload block is.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub(crate) enum Place {
+    At(FileOffset),
+    /// Nowhere: it reads as zeros.
+    Zero,
+}
+
+/// What the BAT `entry` of `block` says, in a file of `file_length` bytes without a parent.
+pub(crate) fn decode(
+    geometry: &Geometry,
+    block: PayloadBlock,
+    entry: u64,
+    file_length: u64,
+) -> Result<Place, BlockError> {
+    let invalid = |reason| {
+        Err(BlockError::Entry {
+            block,
+            entry,
+            reason,
+        })
+    };
+    if entry & !(BAT_OFFSET_MASK | BAT_STATE_MASK) != 0 {
+        return invalid("bits 3 to 19 must be zero");
+    }
+    match entry & BAT_STATE_MASK {
+        // NOT_PRESENT, UNDEFINED, ZERO, UNMAPPED. In the first two the content is undefined,
+        // and zeros are what everybody reads there.
+        0..=3 => return Ok(Place::Zero),
+        PAYLOAD_BLOCK_FULLY_PRESENT => {}
+        7 => return invalid("only a differencing disk has blocks that are partially present"),
+        _ => return invalid("there is no such state"),
+    }
+    let offset = FileOffset(entry & BAT_OFFSET_MASK);
+    if offset.0 == 0 {
+        return invalid("a block can't lie over the head of the file");
+    }
+    let end = offset.0.saturating_add(geometry.block_size().bytes());
+    if end > file_length {
+        return Err(BlockError::Truncated {
+            block,
+            offset,
+            end,
+            file_length,
+        });
+    }
+    Ok(Place::At(offset))
+}
+
+/// Reads the entries of up to `limit` payload blocks from `first` on, at most one page of them,
+/// and passes over the slots of sector bitmaps, which some writers leave filled by mistake.
+pub(crate) fn read_entries<R: ReadAt>(
+    image: &Image<R>,
+    geometry: &Geometry,
+    bat_offset: u64,
+    first: PayloadBlock,
+    limit: u64,
+) -> Result<Vec<(PayloadBlock, u64)>, FileReadError> {
+    let index = geometry.bat_index(first);
+    let left = geometry.bat_entry_count().saturating_sub(index);
+    // One more than blocks are asked for, as one of the entries may be a bitmap's.
+    let count = limit.saturating_add(1).min(left).min(ENTRIES_PER_READ);
+    let mut bytes = vec![0; buffer_index(count * ENTRY_LENGTH)];
+    image.read(FileOffset(bat_offset + index * ENTRY_LENGTH), &mut bytes)?;
+    let entries = bytes
+        .as_chunks()
+        .0
+        .iter()
+        .map(|entry| u64::from_le_bytes(*entry));
+    Ok((index..)
+        .zip(entries)
+        .filter_map(|(index, entry)| Some((geometry.block_of_bat_index(index)?, entry)))
+        .collect())
+}
+
 fn map_length(geometry: &Geometry) -> usize {
     buffer_index(geometry.block_count().div_ceil(8))
 }
@@ -133,4 +212,6 @@ fn position(block: PayloadBlock) -> (usize, u8) {
 }
 
 /// The length of a BAT entry in bytes.
-const ENTRY_LENGTH: u64 = 8;
+pub(crate) const ENTRY_LENGTH: u64 = 8;
+/// 64 KiB of them.
+const ENTRIES_PER_READ: u64 = 8192;

@@ -147,9 +147,14 @@ pub(crate) const LOGICAL_SECTOR_SIZE: Guid =
     Guid::new(uuid!("8141bf1d-a96f-4709-ba47-f233a8faab5f"));
 pub(crate) const PHYSICAL_SECTOR_SIZE: Guid =
     Guid::new(uuid!("cda348c7-445d-4471-9cc9-e9885251c556"));
+pub(crate) const PARENT_LOCATOR: Guid = Guid::new(uuid!("a8d35f2d-b30b-454d-abf7-d3d84834ab0c"));
+/// Not in MS-VHDX: the mark that Microsoft's own writers put into a file until it is whole.
+pub(crate) const INCOMPLETE_FILE: Guid = Guid::new(uuid!("71cc85f0-1b69-4e28-9558-c3bf83ae75d3"));
 
 /// The bits of a BAT entry that hold the state of a block (2.5.1).
 pub(crate) const BAT_STATE_MASK: u64 = 0b111;
+/// The bits of a BAT entry that hold where a block lies, as they stand (2.5.1).
+pub(crate) const BAT_OFFSET_MASK: u64 = !0xF_FFFF;
 /// The block reads as zeros (2.5.1.1).
 pub(crate) const PAYLOAD_BLOCK_ZERO: u64 = 2;
 /// The block lies in the file (2.5.1.1).

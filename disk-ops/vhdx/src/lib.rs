@@ -11,20 +11,32 @@
 
 mod bat;
 mod content;
+mod error;
 mod format;
 mod geometry;
 mod header;
 mod identity;
+mod log;
 mod metadata;
+mod occupancy;
+mod overlay;
+mod parent;
+mod probe;
+mod reader;
 mod region;
+mod source;
 mod units;
 mod vhd;
 mod writer;
 mod zero;
 
 pub use content::{ContentDigest, ContentError, ContentId, PIECE_LENGTH, PieceHash, SAVED_LENGTH};
+pub use error::{BlockError, FileReadError, OpenError, ReadError};
 pub use geometry::{Geometry, GeometryError, MAX_DISK_SIZE};
+pub use probe::ImageKind;
+pub use reader::{Extent, VhdxReader};
+pub use source::ReadAt;
 pub use units::{BlockSize, FileOffset, PayloadBlock, SectorSize, VirtualOffset};
-pub use vhd::{FixedVhdWriter, VhdError};
+pub use vhd::{FixedVhdWriter, VhdError, VhdReader};
 pub use writer::{Closing, ClosingStep, PlaceError, RestoreError, VhdxWriter};
 pub use zero::is_zero;

@@ -7,7 +7,11 @@
 //!
 //! All integers are big-endian. Fixed files are read and written, dynamic ones read.
 
+mod dynamic;
 mod format;
+mod reader;
 mod writer;
 
+pub(crate) use format::{FOOTER_COOKIE, FOOTER_LENGTH};
+pub use reader::VhdReader;
 pub use writer::{FixedVhdWriter, VhdError};
