@@ -23,6 +23,19 @@ pub enum BlockError {
         /// The end of the disk.
         end: ByteOffset,
     },
+    /// The image around the disk failed: its file, or its tables changed since it was opened.
+    #[error("{disk}: reading {length} at {offset} of the disk in the image failed")]
+    Image {
+        /// The disk's name.
+        disk: String,
+        /// Where the read began, on the disk.
+        offset: ByteOffset,
+        /// How much was asked for.
+        length: ByteCount,
+        /// What the reader of the image said.
+        #[source]
+        source: Box<ce_vhdx::ReadError>,
+    },
     /// The medium failed.
     #[error("{disk}: reading {length} at {offset} failed")]
     Read {
@@ -74,6 +87,25 @@ pub enum OpenError {
         path: PathBuf,
         /// What holds it, as clauses: `/dev/sda2 is mounted at /srv`. Empty if that is not known.
         held_by: Vec<String>,
+    },
+    /// The file is an image of a format that is not read here.
+    #[error("{}: is a {found} image, expected a raw disk, VHDX or VHD: convert it first", path.display())]
+    ForeignImage {
+        /// What was to be opened.
+        path: PathBuf,
+        /// The name of the format.
+        found: &'static str,
+    },
+    /// The file should be a VHDX or VHD, by its content or its name, but cannot be used as one.
+    #[error("{}: cannot be opened as {kind}", path.display())]
+    Image {
+        /// What was to be opened.
+        path: PathBuf,
+        /// `VHDX` or `VHD`.
+        kind: &'static str,
+        /// What the reader of the image said.
+        #[source]
+        source: Box<ce_vhdx::OpenError>,
     },
     /// The path names a directory.
     #[error("{}: is a directory, expected a disk image or a block device", path.display())]

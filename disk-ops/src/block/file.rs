@@ -236,7 +236,7 @@ pub(super) fn file_kind(metadata: &Metadata) -> FileKind {
 }
 
 /// A second descriptor of the file that `metadata` describes, for direct I/O, if there can be one.
-fn open_direct(path: &Path, metadata: &Metadata) -> Option<File> {
+pub(super) fn open_direct(path: &Path, metadata: &Metadata) -> Option<File> {
     let file = OpenOptions::new()
         .read(true)
         .custom_flags((OFlags::DIRECT | OFlags::NONBLOCK).bits() as i32)

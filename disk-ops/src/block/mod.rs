@@ -2,6 +2,7 @@
 //!
 //! ```text
 //!  path --+--> file    raw image: direct I/O where it works, holes by SEEK_DATA
+//!  (open) +--> image   VHDX or VHD file
 //!         +--> device  Linux block device, claimed so that nothing else may mount it
 //!                        |
 //!                        v
@@ -19,15 +20,19 @@ mod busy;
 pub mod device;
 pub mod error;
 pub mod file;
+pub mod image;
 mod medium;
 pub mod memory;
+pub mod open;
 pub mod sector;
 pub mod window;
 
 pub use device::Device;
 pub use error::{BlockError, FileKind, OpenError, SizeProblem};
 pub use file::RawFile;
+pub use image::ImageFile;
 pub use memory::{MemoryDisk, ReadCounts};
+pub use open::{DiskKind, OpenOptions, open, probe, same_file};
 pub use sector::detect_sector_size;
 pub use window::Window;
 
