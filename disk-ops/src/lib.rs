@@ -15,7 +15,9 @@
 pub mod block;
 pub mod buffer;
 pub mod cancel;
+pub mod export;
 pub mod md5;
 pub mod partition;
+pub mod progress;
 pub mod sink;
 pub mod units;
