@@ -1,0 +1,48 @@
+//! The few lines that a person reads when a job is complete.
+
+use std::fmt::Write;
+
+use ce_disk::units::ByteCount;
+
+use super::inspection;
+use crate::job::{Artifacts, Job};
+
+/// What came of a job, ready to print.
+pub(super) fn of(job: &Job) -> String {
+    let found = &job.artifacts;
+    match job.operation {
+        // As `md5sum` prints it, so that scripts can take it apart in the way they know.
+        "hash" => format!("{}\n", found.md5_hash.as_deref().unwrap_or_default()),
+        "inspect" => found
+            .disk
+            .as_ref()
+            .map(inspection::page)
+            .unwrap_or_default(),
+        _ => exported(found),
+    }
+}
+
+fn exported(found: &Artifacts) -> String {
+    let mut text = String::new();
+    let mut line = |name: &str, value: String| {
+        // Writing to a string does not fail.
+        let _ = writeln!(text, "{name:<8}{value}");
+    };
+    if let Some(image) = &found.output_image {
+        line("image", image.clone());
+    }
+    if let (Some(file), Some(disk)) = (found.file_size_bytes, found.virtual_size_bytes) {
+        line(
+            "size",
+            format!("{}, for a disk of {}", ByteCount(file), ByteCount(disk)),
+        );
+    }
+    if let Some(md5) = &found.md5_hash {
+        line("md5", md5.clone());
+    }
+    if let (Some(seconds), Some(disk)) = (found.durations.get("export"), found.virtual_size_bytes) {
+        let rate = disk as f64 / 1_048_576.0 / seconds.max(0.001);
+        line("time", format!("{seconds:.1} s ({rate:.0} MiB/s of disk)"));
+    }
+    text
+}

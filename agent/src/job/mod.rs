@@ -1,0 +1,25 @@
+//! A job: what is asked for, how it is done, and what is said of it afterwards.
+//!
+//! ```text
+//!  command line --+
+//!                 +--> JobSpec --> execute --> Job (status, artifacts, error) --> text or JSON
+//!  request.json --+
+//! ```
+//!
+//! A job is worded, checked, run and reported in one way, whoever asks for it.
+
+mod error;
+mod execute;
+mod file_name;
+mod inspection;
+mod request;
+mod result;
+mod spec;
+
+pub use error::{ErrorCode, JobError};
+pub(crate) use execute::percent;
+pub use execute::{Watch, execute};
+pub use inspection::{InspectedFinding, InspectedGap, InspectedPartition, Inspection};
+pub use request::{LocalOverrides, Request};
+pub use result::{Artifacts, Job, Status};
+pub use spec::{DiskSpec, ExportSpec, JobSpec, Work};

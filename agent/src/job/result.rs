@@ -1,0 +1,82 @@
+//! What is said of a job, while it runs and afterwards: the JSON of the contract.
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use serde::Serialize;
+
+use super::{Inspection, JobError};
+
+/// A job as its owner sees it.
+#[derive(Clone, Debug, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Job {
+    /// The job's name.
+    pub id: String,
+    /// What it does.
+    pub operation: &'static str,
+    /// Where it stands.
+    pub status: Status,
+    /// 0 to 100; never goes back.
+    pub overall_progress_percent: u8,
+    /// What came of it.
+    pub artifacts: Artifacts,
+    /// Why it failed or was cancelled.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub error: Option<JobError>,
+    /// What its owner should know although the job went on.
+    pub warnings: Vec<String>,
+}
+
+/// Where a job stands.
+#[derive(Clone, Copy, Debug, Eq, PartialEq, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub enum Status {
+    /// Stopped on request; nothing is left of it.
+    Cancelled,
+    /// Done.
+    Complete,
+    /// Ended early; see the error.
+    Failed,
+    /// Being done.
+    InProgress,
+    /// Not begun.
+    Pending,
+}
+
+/// What a job produced or found out. Only what the operation has is there.
+#[derive(Clone, Debug, Default, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Artifacts {
+    /// 32 lower-case hexadecimal digits.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub md5_hash: Option<String>,
+    /// How many bytes from the start of the disk the hash covers.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub hashed_bytes: Option<u64>,
+    /// The image that was written.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub output_image: Option<String>,
+    /// The size of the disk in the image, in bytes.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub virtual_size_bytes: Option<u64>,
+    /// The size of the image file, in bytes.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub file_size_bytes: Option<u64>,
+    /// What was done with the free space of file systems: `copy`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub free_space: Option<&'static str>,
+    /// What is on the disk.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub disk: Option<Inspection>,
+    /// Seconds per step.
+    pub durations: BTreeMap<&'static str, f64>,
+}
+
+impl Artifacts {
+    /// Notes how long a step took, to the millisecond.
+    pub fn took(&mut self, step: &'static str, duration: Duration) {
+        self.durations
+            .insert(step, duration.as_millis() as f64 / 1000.0);
+    }
+}

@@ -1,0 +1,85 @@
+//! A job that has been checked and can be run.
+
+use std::path::PathBuf;
+use std::time::Duration;
+
+use ce_disk::export::ImageFormat;
+use ce_disk::units::{ByteCount, SectorSize};
+use uuid::Uuid;
+
+/// A job, ready to run.
+#[derive(Clone, Debug)]
+pub struct JobSpec {
+    /// Names the job in logs and results.
+    pub id: String,
+    /// The disk it works on.
+    pub disk: DiskSpec,
+    /// What is to be done.
+    pub work: Work,
+    /// How long it may take; for ever if not said.
+    pub timeout: Option<Duration>,
+    /// What was noticed about the request that does not stand against running it.
+    pub warnings: Vec<String>,
+}
+
+impl JobSpec {
+    /// A job that someone asks for by hand.
+    pub fn local(disk: DiskSpec, work: Work) -> Self {
+        let id = Uuid::new_v4().to_string();
+        Self {
+            id,
+            disk,
+            work,
+            timeout: None,
+            warnings: Vec::new(),
+        }
+    }
+}
+
+/// Which disk a job works on.
+#[derive(Clone, Debug)]
+pub struct DiskSpec {
+    /// Where it is.
+    pub path: PathBuf,
+    /// The sector size of a raw file, if it is not to be found out.
+    pub sector_size: Option<SectorSize>,
+    /// Whether a file is to be taken for a raw disk, whatever it looks like.
+    pub as_raw: bool,
+    /// The size that it must have, if the request names one.
+    pub expected_size: Option<ByteCount>,
+}
+
+/// The operations.
+#[derive(Clone, Debug)]
+pub enum Work {
+    /// Write the disk as an image.
+    Export(ExportSpec),
+    /// Compute the MD5 of the disk's content.
+    Hash,
+    /// Say what is on the disk.
+    Inspect,
+}
+
+impl Work {
+    /// The operation's name in requests and results.
+    pub fn operation(&self) -> &'static str {
+        match self {
+            Self::Export(_) => "export",
+            Self::Hash => "hash",
+            Self::Inspect => "inspect",
+        }
+    }
+}
+
+/// What an export writes.
+#[derive(Clone, Debug)]
+pub struct ExportSpec {
+    /// The image file.
+    pub output: PathBuf,
+    /// Its format.
+    pub format: ImageFormat,
+    /// Whether to compute the MD5.
+    pub hash: bool,
+    /// Whether an existing image may be replaced.
+    pub overwrite: bool,
+}

@@ -1,0 +1,176 @@
+//! A job that someone runs by hand: words it, runs it, shows how it goes and what came of it.
+
+use std::fs;
+use std::io::Read;
+use std::path::PathBuf;
+use std::sync::mpsc::{RecvTimeoutError, channel};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use ce_disk::export::ImageFormat;
+use signal_hook::consts::{SIGINT, SIGTERM};
+
+use crate::cli::{Cli, Command, DiskArgs, ExportArgs, Format, RunArgs};
+use crate::console::Console;
+use crate::job::{
+    Artifacts, DiskSpec, ErrorCode, ExportSpec, Job, JobError, JobSpec, LocalOverrides, Request,
+    Status, Watch, Work, execute,
+};
+
+/// Runs what the command line asks for and returns the exit code.
+pub fn run(cli: &Cli) -> u8 {
+    let mut console = Console::new(cli.output);
+    let job = match worded(&cli.command) {
+        Ok(spec) => supervise(&spec, &mut console),
+        Err(error) => refused(operation_of(&cli.command), error),
+    };
+    console.finished(&job);
+    job.error.map_or(0, |error| error.code.exit_code())
+}
+
+fn worded(command: &Command) -> Result<JobSpec, JobError> {
+    match command {
+        Command::Export(args) => Ok(JobSpec::local(
+            disk_spec(&args.disk),
+            Work::Export(export_spec(args)?),
+        )),
+        Command::Hash(args) => Ok(JobSpec::local(disk_spec(&args.disk), Work::Hash)),
+        Command::Inspect(args) => Ok(JobSpec::local(disk_spec(&args.disk), Work::Inspect)),
+        Command::Run(args) => requested(args),
+    }
+}
+
+fn operation_of(command: &Command) -> &'static str {
+    match command {
+        Command::Export(_) => "export",
+        Command::Hash(_) => "hash",
+        Command::Inspect(_) => "inspect",
+        Command::Run(_) => "run",
+    }
+}
+
+fn disk_spec(args: &DiskArgs) -> DiskSpec {
+    DiskSpec {
+        path: args.disk.clone(),
+        sector_size: args.sector_size,
+        as_raw: args.raw,
+        expected_size: None,
+    }
+}
+
+fn export_spec(args: &ExportArgs) -> Result<ExportSpec, JobError> {
+    if let Some((scheme, _)) = args.to.split_once("://") {
+        let problem = format!("this version of ce-agent cannot write to `{scheme}://`");
+        return Err(JobError::invalid("--to", problem));
+    }
+    let format = match (args.format, args.block_size) {
+        (Format::Vhdx, block_size) => ImageFormat::Vhdx(block_size.unwrap_or_default()),
+        (Format::Vhd, None) => ImageFormat::FixedVhd,
+        (Format::Vhd, Some(_)) => {
+            return Err(JobError::invalid(
+                "--block-size",
+                "a fixed VHD has no blocks",
+            ));
+        }
+    };
+    Ok(ExportSpec {
+        output: PathBuf::from(&args.to),
+        format,
+        hash: args.hash,
+        overwrite: args.overwrite,
+    })
+}
+
+fn requested(args: &RunArgs) -> Result<JobSpec, JobError> {
+    let unreadable = |error: std::io::Error| {
+        let message = format!("cannot read {}: {error}", args.request.display());
+        JobError::new(ErrorCode::InvalidRequest, message)
+    };
+    let mut text = String::new();
+    if args.request.as_os_str() == "-" {
+        std::io::stdin()
+            .take(LONGEST_REQUEST)
+            .read_to_string(&mut text)
+            .map_err(unreadable)?;
+    } else {
+        let file = fs::File::open(&args.request).map_err(unreadable)?;
+        file.take(LONGEST_REQUEST)
+            .read_to_string(&mut text)
+            .map_err(unreadable)?;
+    }
+    let local = LocalOverrides {
+        disk: args.disk.clone(),
+        overwrite: args.overwrite,
+    };
+    Request::parse(&text)?.into_spec(local)
+}
+
+/// What is said of a job that could not even be worded.
+fn refused(operation: &'static str, error: JobError) -> Job {
+    Job {
+        id: uuid::Uuid::new_v4().to_string(),
+        operation,
+        status: Status::Failed,
+        overall_progress_percent: 0,
+        artifacts: Artifacts::default(),
+        error: Some(error),
+        warnings: Vec::new(),
+    }
+}
+
+/// Runs the job on a thread of its own, and meanwhile minds the clock, the signals and the console.
+fn supervise(spec: &JobSpec, console: &mut Console) -> Job {
+    let watch = Watch::default();
+    if let Err(error) = stop_on_signals(&watch) {
+        let message = format!("cannot watch for signals: {error}");
+        return refused(
+            spec.work.operation(),
+            JobError::new(ErrorCode::Internal, message),
+        );
+    }
+    let started = Instant::now();
+    let mut timed_out = false;
+    let mut job = thread::scope(|scope| {
+        // Nothing is ever sent: the end of the worker closes the channel and so ends the wait.
+        let (done, finished) = channel::<()>();
+        let watch = &watch;
+        let worker = scope.spawn(move || {
+            let _done = done;
+            execute(spec, watch)
+        });
+        while finished.recv_timeout(TICK) == Err(RecvTimeoutError::Timeout) {
+            console.progress(spec, watch);
+            if !timed_out && spec.timeout.is_some_and(|limit| started.elapsed() >= limit) {
+                timed_out = true;
+                watch.cancel.request();
+            }
+        }
+        worker
+            .join()
+            .unwrap_or_else(|panic| std::panic::resume_unwind(panic))
+    });
+    console.last_progress(spec, &watch);
+    if timed_out && job.status == Status::Cancelled {
+        let limit = spec.timeout.unwrap_or_default().as_secs();
+        let message = format!("not complete after the {limit} s it was given");
+        job.status = Status::Failed;
+        job.error = Some(
+            JobError::new(ErrorCode::Timeout, message).with_hint("give it more: timeoutSeconds"),
+        );
+    }
+    job
+}
+
+/// The first signal asks the job to stop; a second one ends the program at once.
+fn stop_on_signals(watch: &Watch) -> std::io::Result<()> {
+    for signal in [SIGINT, SIGTERM] {
+        signal_hook::flag::register_conditional_default(signal, watch.cancel.flag())?;
+        signal_hook::flag::register(signal, watch.cancel.flag())?;
+    }
+    Ok(())
+}
+
+const TICK: Duration = Duration::from_millis(100);
+
+/// Far more than any request needs.
+const LONGEST_REQUEST: u64 = 1 << 20;

@@ -1,0 +1,26 @@
+//! `ce-agent`: see the library for what it does.
+
+use std::process::ExitCode;
+
+use ce_agent::cli::Cli;
+use clap::Parser;
+use tracing_subscriber::EnvFilter;
+
+fn main() -> ExitCode {
+    let cli = Cli::parse();
+    start_logging(cli.output.verbose);
+    ExitCode::from(ce_agent::run(&cli))
+}
+
+fn start_logging(verbose: u8) {
+    let default = match verbose {
+        0 => "off",
+        1 => "info",
+        _ => "debug",
+    };
+    let filter = EnvFilter::try_from_env("CE_LOG").unwrap_or_else(|_| EnvFilter::new(default));
+    tracing_subscriber::fmt()
+        .with_env_filter(filter)
+        .with_writer(std::io::stderr)
+        .init();
+}
