@@ -1,0 +1,16 @@
+//! What the user-story tests, the demo and the benchmark stand on.
+//!
+//! ```text
+//!  disk     makes raw disk images: partition tables, file systems, patterns; no root, no loop device
+//!  agent    runs the program as a user does: exit code, JSON lines, time, memory
+//!  oracle   asks tools that share no code with the program: qemu-img, libvhdi, md5sum, sgdisk
+//! ```
+//!
+//! Nothing here is used by the program itself, and nothing here links its code: a fault in the
+//! program can't hide behind the same fault in its test.
+
+pub mod agent;
+pub mod disk;
+pub mod oracle;
+pub mod pattern;
+pub mod tool;

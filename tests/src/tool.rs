@@ -1,0 +1,104 @@
+//! Programs of the system, found by name; a missing one is an error that names its package.
+
+use std::env;
+use std::ffi::OsStr;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Output};
+
+use anyhow::{Context, Result, bail};
+
+/// A program and the Debian package that holds it.
+#[derive(Clone, Copy, Debug)]
+pub struct Tool {
+    program: &'static str,
+    package: &'static str,
+}
+
+/// `qemu-img`.
+pub const QEMU_IMG: Tool = Tool::new("qemu-img", "qemu-utils");
+/// `sgdisk`.
+pub const SGDISK: Tool = Tool::new("sgdisk", "gdisk");
+/// `mkntfs`.
+pub const MKNTFS: Tool = Tool::new("mkntfs", "ntfs-3g");
+/// `ntfscp`.
+pub const NTFSCP: Tool = Tool::new("ntfscp", "ntfs-3g");
+/// `mkfs.fat`.
+pub const MKFS_FAT: Tool = Tool::new("mkfs.fat", "dosfstools");
+/// `mcopy`.
+pub const MCOPY: Tool = Tool::new("mcopy", "mtools");
+/// `mmd`.
+pub const MMD: Tool = Tool::new("mmd", "mtools");
+/// `md5sum`.
+pub const MD5SUM: Tool = Tool::new("md5sum", "coreutils");
+/// `vhdiinfo`.
+pub const VHDIINFO: Tool = Tool::new("vhdiinfo", "libvhdi-utils");
+/// The system's own Python: the one that sees the module of `python3-libvhdi`.
+pub const PYTHON: Tool = Tool::new("/usr/bin/python3", "python3");
+/// `setpriv`.
+pub const SETPRIV: Tool = Tool::new("setpriv", "util-linux");
+/// `unshare`.
+pub const UNSHARE: Tool = Tool::new("unshare", "util-linux");
+/// `cp`.
+pub const CP: Tool = Tool::new("cp", "coreutils");
+
+impl Tool {
+    const fn new(program: &'static str, package: &'static str) -> Self {
+        Self { program, package }
+    }
+
+    /// Where the program is: on `PATH`, or in the folders for system programs, which are not on
+    /// every user's `PATH`.
+    pub fn path(self) -> Result<PathBuf> {
+        let path = env::var_os("PATH").unwrap_or_default();
+        env::split_paths(&path)
+            .chain(["/usr/sbin", "/sbin"].map(PathBuf::from))
+            .map(|folder| folder.join(self.program))
+            .find(|candidate| candidate.is_file())
+            .with_context(|| {
+                format!(
+                    "{} is missing: install the package {} (or run `make setup`)",
+                    self.program, self.package
+                )
+            })
+    }
+
+    /// A command for it, in the C locale.
+    pub fn command(self) -> Result<Command> {
+        let mut command = Command::new(self.path()?);
+        command.env("LC_ALL", "C");
+        Ok(command)
+    }
+
+    /// Runs it and fails, with what it said, unless it ends with 0.
+    pub fn run<A: AsRef<OsStr>>(self, arguments: impl IntoIterator<Item = A>) -> Result<Output> {
+        let mut command = self.command()?;
+        command.args(arguments);
+        let output = output_of(&mut command)?;
+        if !output.status.success() {
+            bail!("{command:?}: {}\n{}", output.status, said(&output));
+        }
+        Ok(output)
+    }
+}
+
+/// Runs a command to its end and keeps what it wrote.
+pub fn output_of(command: &mut Command) -> Result<Output> {
+    command
+        .output()
+        .with_context(|| format!("can't start {command:?}"))
+}
+
+/// Both outputs of a program, for an error message.
+pub fn said(output: &Output) -> String {
+    format!(
+        "{}{}",
+        String::from_utf8_lossy(&output.stdout),
+        String::from_utf8_lossy(&output.stderr)
+    )
+}
+
+/// A path as the text that option strings need (`file=...`).
+pub fn text(path: &Path) -> Result<&str> {
+    path.to_str()
+        .with_context(|| format!("{} is not UTF-8", path.display()))
+}
