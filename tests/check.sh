@@ -1,0 +1,54 @@
+#!/usr/bin/env bash
+# The checks behind `make test` and `make lint`: all of them, or those named. Stops at the first that
+# fails; the last line says how it went.
+set -euo pipefail
+cd "$(dirname "$0")/.."
+
+readonly ALL=(format clippy documentation scripts dependencies tests doctests fuzz)
+
+check_format() {
+    cargo fmt --all --check
+}
+
+check_clippy() {
+    cargo clippy --quiet --workspace --all-targets --all-features --locked -- -D warnings
+}
+
+check_documentation() {
+    RUSTDOCFLAGS="-D warnings" cargo doc --quiet --workspace --no-deps --document-private-items --locked
+}
+
+check_scripts() {
+    shellcheck .ci/run tests/*.sh
+}
+
+# Licences, banned crates and sources. Advisories need a network and are not part of this.
+check_dependencies() {
+    PATH="$PWD/target/tools/bin:$PATH" cargo deny --offline --locked --log-level error check bans licenses sources
+}
+
+check_tests() {
+    cargo build --quiet --workspace --locked &&
+        cargo test --quiet --workspace --all-targets --locked
+}
+
+check_doctests() {
+    cargo test --quiet --workspace --doc --locked
+}
+
+check_fuzz() {
+    tests/fuzz.sh "${FUZZ_SECONDS:-3}"
+}
+
+[ $# -gt 0 ] || set -- "${ALL[@]}"
+begin=$SECONDS
+for step in "$@"; do
+    echo "== $step"
+    started=$SECONDS
+    if ! "check_$step"; then
+        echo "FAILED: $step, after $((SECONDS - begin)) s"
+        exit 1
+    fi
+    echo "-- $step passed in $((SECONDS - started)) s"
+done
+echo "PASSED: $* in $((SECONDS - begin)) s"

@@ -1,0 +1,27 @@
+#!/usr/bin/env bash
+# Unpacks the corpus that CE_CORPUS names and runs the tests that read it.
+set -euo pipefail
+cd "$(dirname "$0")/.."
+
+fail() {
+    echo "test-corpus: $*" >&2
+    exit 1
+}
+
+[ -n "${CE_CORPUS:-}" ] || fail "CE_CORPUS is not set: it names the folder that holds corpus.tar.zst"
+archive=$CE_CORPUS/corpus.tar.zst
+[ -f "$archive" ] || fail "there is no $archive"
+
+unpacked=$PWD/target/corpus
+# Unpacked beside its place and renamed: a run that was cut short leaves nothing half-done.
+if [ ! -d "$unpacked" ] || [ "$archive" -nt "$unpacked" ]; then
+    rm -rf "$unpacked" "$unpacked.partial"
+    mkdir -p "$unpacked.partial"
+    zstd --decompress --stdout --quiet "$archive" | tar -xf - -C "$unpacked.partial"
+    find "$unpacked.partial" -name '*.bz2' -exec bunzip2 --keep {} +
+    touch "$unpacked.partial"
+    mv "$unpacked.partial" "$unpacked"
+fi
+
+CE_CORPUS_UNPACKED=$unpacked cargo test --locked -p ce-tests --features corpus --test corpus
+echo "test-corpus: passed"

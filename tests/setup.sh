@@ -1,0 +1,155 @@
+#!/usr/bin/env bash
+# Installs what `make demo` (setup.sh demo) or `make test` (setup.sh test) needs, and nothing that is there already.
+# When all is there it changes nothing and uses no network.
+set -euo pipefail
+cd "$(dirname "$0")/.."
+
+readonly RUST_MINIMUM=1.95
+readonly CARGO_DENY_VERSION=0.20.2
+
+# need | package | what proves it is there: a program, pkg-config:MODULE, python:MODULE or file:FILE
+readonly TABLE='
+demo | ca-certificates | file:/etc/ssl/certs/ca-certificates.crt
+demo | curl            | curl
+demo | gcc             | cc
+demo | libc6-dev       | file:/usr/include/stdlib.h
+demo | pkg-config      | pkg-config
+demo | libsmbclient-dev| pkg-config:smbclient
+demo | qemu-utils      | qemu-img
+demo | gdisk           | sgdisk
+demo | dosfstools      | mkfs.fat
+demo | mtools          | mcopy
+demo | ntfs-3g         | mkntfs
+test | ntfs-3g         | ntfscp
+test | bzip2           | bunzip2
+test | g++             | c++
+test | python3         | /usr/bin/python3
+test | python3-libvhdi | python:pyvhdi
+test | libvhdi-utils   | vhdiinfo
+test | mount           | mount
+test | samba           | smbd
+test | shellcheck      | shellcheck
+test | util-linux      | setpriv
+test | zstd            | zstd
+'
+
+main() {
+    local need=${1:-test}
+    case "$need" in
+        demo | test) ;;
+        *) fail "setup.sh takes 'demo' or 'test', not '$need'" ;;
+    esac
+    # Disk tools live in sbin, which is not on every user's PATH.
+    PATH="${CARGO_HOME:-$HOME/.cargo}/bin:$PATH:/usr/sbin:/sbin"
+    export PATH
+
+    install_packages "$need"
+    install_rust
+    fetch_crates Cargo.toml
+    if [ "$need" = test ]; then
+        if [ -f tests/fuzz/Cargo.toml ]; then fetch_crates tests/fuzz/Cargo.toml; fi
+        install_cargo_deny
+    fi
+}
+
+install_packages() {
+    local missing
+    missing=$(missing_packages "$1")
+    [ -n "$missing" ] || return 0
+    # The names are separated by blanks on purpose.
+    # shellcheck disable=SC2086
+    set -- $missing
+    command -v apt-get >/dev/null ||
+        fail "please install what these Debian packages hold, then run this again: $*"
+    echo "setup: installing with apt-get: $*"
+    as_root apt-get update -qq || fail "apt-get update failed; these packages are missing: $*"
+    as_root env DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends "$@" >/dev/null ||
+        fail "apt-get could not install: $*"
+    missing=$(missing_packages test)
+    for package in "$@"; do
+        case " $missing " in
+            *" $package "*) fail "package $package is installed, but does not hold what is needed from it" ;;
+        esac
+    done
+}
+
+# The packages of one need ('test' includes 'demo') whose proof is not there, on one line.
+missing_packages() {
+    local need package proof missing=""
+    while IFS='| ' read -r need package proof; do
+        [ -n "$need" ] || continue
+        [ "$1" = test ] || [ "$need" = demo ] || continue
+        is_there "$proof" || missing="$missing $package"
+    done <<<"$TABLE"
+    echo "${missing# }"
+}
+
+is_there() {
+    case "$1" in
+        file:*) [ -e "${1#file:}" ] ;;
+        pkg-config:*) command -v pkg-config >/dev/null && pkg-config --exists "${1#pkg-config:}" ;;
+        python:*) [ -x /usr/bin/python3 ] && /usr/bin/python3 -c "import ${1#python:}" 2>/dev/null ;;
+        *) command -v "$1" >/dev/null ;;
+    esac
+}
+
+install_rust() {
+    if rust_is_new_enough; then return 0; fi
+    echo "setup: cargo $RUST_MINIMUM with rustfmt and clippy is needed; installing the toolchain with rustup"
+    if ! command -v rustup >/dev/null; then
+        if apt-cache show rustup >/dev/null 2>&1; then
+            as_root env DEBIAN_FRONTEND=noninteractive apt-get install -y -qq rustup >/dev/null
+        else
+            curl --proto '=https' --tlsv1.2 -sSf https://sh.rustup.rs |
+                sh -s -- -y -q --profile minimal --default-toolchain none --no-modify-path
+        fi
+    fi
+    # A distribution's own cargo may come first on PATH; the proxies of rustup must win.
+    hash -r
+    rustup toolchain install "$(pinned_toolchain)" --profile minimal -c clippy -c rustfmt
+    rust_is_new_enough ||
+        fail "the cargo found first on PATH ($(command -v cargo || echo none)) is still older than $RUST_MINIMUM; remove it or put rustup's first"
+}
+
+rust_is_new_enough() {
+    local version
+    # Through rustup these would fetch a missing toolchain; RUSTUP_AUTO_INSTALL=0 leaves that to install_rust.
+    version=$(RUSTUP_AUTO_INSTALL=0 cargo --version 2>/dev/null) || return 1
+    version=${version#cargo }
+    [ "$(printf '%s\n%s\n' "$RUST_MINIMUM" "${version%% *}" | sort -V | head -n 1)" = "$RUST_MINIMUM" ] || return 1
+    RUSTUP_AUTO_INSTALL=0 cargo fmt --version >/dev/null 2>&1 && RUSTUP_AUTO_INSTALL=0 cargo clippy --version >/dev/null 2>&1
+}
+
+pinned_toolchain() {
+    sed -n 's/^channel = "\(.*\)"/\1/p' rust-toolchain.toml
+}
+
+fetch_crates() {
+    cargo fetch --quiet --locked --offline --manifest-path "$1" 2>/dev/null ||
+        cargo fetch --quiet --locked --manifest-path "$1" ||
+        fail "the crates named in $1 could not be downloaded"
+}
+
+install_cargo_deny() {
+    local root=target/tools
+    [ "$("$root/bin/cargo-deny" --version 2>/dev/null)" != "cargo-deny $CARGO_DENY_VERSION" ] || return 0
+    echo "setup: building cargo-deny $CARGO_DENY_VERSION (once, some minutes)"
+    cargo install --quiet --locked --root "$root" "cargo-deny@$CARGO_DENY_VERSION"
+}
+
+as_root() {
+    if [ "$(id -u)" -eq 0 ]; then
+        "$@"
+    elif command -v sudo >/dev/null; then
+        sudo "$@"
+    else
+        fail "root is needed for: $*"
+    fi
+}
+
+fail() {
+    echo "setup: $*" >&2
+    exit 1
+}
+
+main "$@"
