@@ -17,7 +17,7 @@ use serde_json::Value;
 use wait4::Wait4;
 
 /// A call of the program, not yet made.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub struct Invocation {
     wrapper: Vec<OsString>,
     program: PathBuf,
@@ -49,7 +49,7 @@ pub struct Finished {
 }
 
 /// What a run took from the machine.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy, Debug, Default)]
 pub struct Cost {
     /// Time from start to end.
     pub wall: Duration,
@@ -245,6 +245,28 @@ impl Finished {
             )
         };
         Ok((part("code")?, part("message")?))
+    }
+}
+
+impl Cost {
+    /// The cost of one run and then another.
+    pub fn then(self, next: Self) -> Self {
+        Self {
+            wall: self.wall + next.wall,
+            user: self.user + next.user,
+            system: self.system + next.system,
+            peak_memory: self.peak_memory.max(next.peak_memory),
+        }
+    }
+
+    /// The cost of two runs at the same time.
+    pub fn beside(self, other: Self) -> Self {
+        Self {
+            wall: self.wall.max(other.wall),
+            user: self.user + other.user,
+            system: self.system + other.system,
+            peak_memory: self.peak_memory + other.peak_memory,
+        }
     }
 }
 

@@ -445,25 +445,33 @@ impl DiskBuilder {
     }
 }
 
-/// Copies what is not a hole in `source` to `target`, moved by `offset`.
-pub fn copy_data(source: &File, target: &File, offset: u64) -> Result<()> {
-    let mut buffer = vec![0; MIB as usize];
+/// The stretches of a file that are not holes: first byte, byte after the last.
+pub fn data_stretches(file: &File) -> Result<Vec<(u64, u64)>> {
+    let mut stretches = Vec::new();
     let mut position = 0;
     loop {
-        let start = match seek(source, SeekFrom::Data(position)) {
+        let start = match seek(file, SeekFrom::Data(position)) {
             Ok(start) => start,
-            Err(Errno::NXIO) => return Ok(()),
+            // There is no more data.
+            Err(Errno::NXIO) => return Ok(stretches),
             Err(error) => return Err(error).context("looking for data in a sparse file"),
         };
-        let end = seek(source, SeekFrom::Hole(start))?;
-        position = start;
-        while position < end {
+        position = seek(file, SeekFrom::Hole(start))?;
+        stretches.push((start, position));
+    }
+}
+
+/// Copies what is not a hole in `source` to `target`, moved by `offset`.
+fn copy_data(source: &File, target: &File, offset: u64) -> Result<()> {
+    let mut buffer = vec![0; MIB as usize];
+    for (start, end) in data_stretches(source)? {
+        for position in (start..end).step_by(MIB as usize) {
             let part = &mut buffer[..(end - position).min(MIB) as usize];
             source.read_exact_at(part, position)?;
             target.write_all_at(part, offset + position)?;
-            position += part.len() as u64;
         }
     }
+    Ok(())
 }
 
 fn new_volume(scratch: &Path, place: Placed) -> Result<PathBuf> {

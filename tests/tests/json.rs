@@ -7,14 +7,20 @@ use anyhow::{Context, Result, ensure};
 use ce_tests::agent::ce_agent;
 use ce_tests::disk::DiskBuilder;
 use ce_tests::oracle;
-use ce_tests::pattern::{MIB, Pattern};
+use ce_tests::pattern::{GIB, MIB, Pattern};
 use ce_tests::tool::text;
 use serde_json::Value;
 use tempfile::TempDir;
 
 #[test]
 fn progress_rises_to_the_whole_and_the_last_line_is_the_job() -> Result<()> {
-    let (_folder, disk, image) = desk(64 * MIB)?;
+    // Long enough for some lines: a hole has to be hashed too.
+    let size = 2 * GIB;
+    let folder = tempfile::tempdir()?;
+    let disk = DiskBuilder::new(size)
+        .build(folder.path().join("disk"))?
+        .path;
+    let image = folder.path().join("image.vhdx");
     let run = ce_agent([
         "export",
         text(&disk)?,
@@ -34,11 +40,11 @@ fn progress_rises_to_the_whole_and_the_last_line_is_the_job() -> Result<()> {
     for event in &events {
         assert_eq!(event["event"], "progress", "{event}");
         assert_eq!(event["step"], "export", "{event}");
-        assert_eq!(event["bytesTotal"], 64 * MIB, "{event}");
+        assert_eq!(event["bytesTotal"], size, "{event}");
         let done = event["bytesDone"]
             .as_u64()
             .context("bytesDone is no number")?;
-        ensure!((before..=64 * MIB).contains(&done), "{done} after {before}");
+        ensure!((before..=size).contains(&done), "{done} after {before}");
         let percent = event["percent"].as_f64().context("percent is no number")?;
         ensure!((0.0..=100.0).contains(&percent), "{event}");
         before = done;
@@ -108,7 +114,7 @@ fn wrong_usage_ends_with_2_and_says_what_is_right() -> Result<()> {
         vec!["export", "disk"],
         vec!["exprot", "disk", "--to", "image"],
         vec!["export", "disk", "--to", "image", "--format", "qcow2"],
-        vec!["export", "disk", "--to", "image", "--block-size", "3M"],
+        vec!["export", "disk", "--to", "image", "--block-size", "some"],
         vec!["hash"],
     ] {
         let run = ce_agent(&arguments)?.expect_code(2)?;
@@ -123,6 +129,26 @@ fn wrong_usage_ends_with_2_and_says_what_is_right() -> Result<()> {
             run.stdout
         );
     }
+    Ok(())
+}
+
+#[test]
+fn a_value_that_makes_no_sense_is_refused_by_its_name() -> Result<()> {
+    let (folder, disk, image) = desk(8 * MIB)?;
+    for (option, value) in [
+        ("--block-size", "3"),
+        ("--block-size", "512"),
+        ("--to", "ftp://h/x"),
+    ] {
+        let mut arguments = vec!["export", text(&disk)?, "--json", option, value];
+        if option != "--to" {
+            arguments.extend(["--to", text(&image)?]);
+        }
+        let (code, message) = ce_agent(arguments)?.expect_code(2)?.error()?;
+        assert_eq!(code, "InvalidRequest", "{message}");
+        ensure!(message.contains(option), "{option} is not named: {message}");
+    }
+    assert_eq!(fs::read_dir(folder.path())?.count(), 1);
     Ok(())
 }
 

@@ -1,0 +1,136 @@
+//! What the machine itself allows: no export can be faster than the slowest of these.
+
+use std::fs::{self, File, OpenOptions};
+use std::os::unix::fs::{FileExt, OpenOptionsExt};
+use std::path::Path;
+use std::process::Command;
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, Result, ensure};
+use ce_tests::disk::{Disk, data_stretches};
+use ce_tests::pattern::{MIB, Noise};
+use serde_json::Value;
+
+/// The times of one round for one disk.
+#[derive(Clone, Copy, Debug)]
+pub struct Limits {
+    /// MD5 of as many bytes as the disk has, on one core.
+    pub md5: Duration,
+    /// Reading what is not a hole, in order, 4 MiB at a time, past the page cache.
+    pub read: Duration,
+    /// Writing as many bytes as are not zero, in the same way, until they are on the disk.
+    pub write: Duration,
+}
+
+impl Limits {
+    /// Measures all three.
+    pub fn measure(disk: &Disk, folder: &Path) -> Result<Self> {
+        let (read, payload) = read_directly(disk)?;
+        Ok(Self {
+            md5: md5_time(disk.size)?,
+            read,
+            write: write_directly(folder, payload)?,
+        })
+    }
+
+    /// The least time that an export can take.
+    pub fn export(&self, hashed: bool) -> Duration {
+        let copying = self.read.max(self.write);
+        if hashed {
+            copying.max(self.md5)
+        } else {
+            copying
+        }
+    }
+}
+
+/// The rate is measured by the `md5_speed` example of ce-disk, beside this program's folder.
+fn md5_time(size: u64) -> Result<Duration> {
+    let example = std::env::current_exe()?
+        .with_file_name("examples")
+        .join("md5_speed");
+    let output = Command::new(&example)
+        .arg("--json")
+        .output()
+        .with_context(|| format!("can't start {}; `make bench` builds it", example.display()))?;
+    let report: Value = serde_json::from_slice(&output.stdout).context("what md5_speed wrote")?;
+    let rate = report["md5LimitMbPerS"]
+        .as_f64()
+        .filter(|rate| *rate > 0.0)
+        .with_context(|| format!("no md5LimitMbPerS in {report}"))?;
+    Ok(Duration::from_secs_f64(size as f64 / (rate * 1e6)))
+}
+
+/// Returns the time, and how many of the bytes are in blocks that are not all zero.
+fn read_directly(disk: &Disk) -> Result<(Duration, u64)> {
+    let stretches = data_stretches(&File::open(&disk.path)?)?;
+    let file = OpenOptions::new()
+        .read(true)
+        .custom_flags(O_DIRECT)
+        .open(&disk.path)?;
+    let mut buffer = Aligned::new();
+    let mut time = Duration::ZERO;
+    let mut payload = 0;
+    for (start, end) in stretches {
+        for position in (start..end).step_by(CHUNK as usize) {
+            let length = CHUNK.min(end - position) as usize;
+            let started = Instant::now();
+            let read = file.read_at(&mut buffer.bytes()[..length], position)?;
+            time += started.elapsed();
+            ensure!(
+                read == length,
+                "read {read} of {length} bytes at {position}"
+            );
+            payload += buffer.bytes()[..length]
+                .chunks(4096)
+                .filter(|block| block.iter().any(|byte| *byte != 0))
+                .map(|block| block.len() as u64)
+                .sum::<u64>();
+        }
+    }
+    Ok((time, payload))
+}
+
+fn write_directly(folder: &Path, length: u64) -> Result<Duration> {
+    let path = folder.join("write-limit");
+    let file = OpenOptions::new()
+        .write(true)
+        .create_new(true)
+        .custom_flags(O_DIRECT)
+        .open(&path)?;
+    let mut buffer = Aligned::new();
+    Noise::new(99).fill(0, buffer.bytes());
+    let started = Instant::now();
+    for position in (0..length).step_by(CHUNK as usize) {
+        file.write_all_at(
+            &buffer.bytes()[..CHUNK.min(length - position) as usize],
+            position,
+        )?;
+    }
+    file.sync_data()?;
+    let time = started.elapsed();
+    fs::remove_file(path)?;
+    Ok(time)
+}
+
+/// A chunk that begins on a page, as direct I/O demands.
+struct Aligned {
+    memory: Vec<u8>,
+    start: usize,
+}
+
+impl Aligned {
+    fn new() -> Self {
+        let memory = vec![0; (CHUNK + PAGE) as usize];
+        let start = memory.as_ptr().align_offset(PAGE as usize);
+        Self { memory, start }
+    }
+
+    fn bytes(&mut self) -> &mut [u8] {
+        &mut self.memory[self.start..][..CHUNK as usize]
+    }
+}
+
+const CHUNK: u64 = 4 * MIB;
+const PAGE: u64 = 4096;
+const O_DIRECT: i32 = rustix::fs::OFlags::DIRECT.bits() as i32;

@@ -1,0 +1,137 @@
+//! How long an export takes, beside the tools people use for it and beside what the machine can do.
+//!
+//! ```text
+//!  disks        dense, half zero, mostly holes
+//!  limits       MD5 on one core, reading past the page cache, writing past the page cache
+//!  contenders   ce-agent with and without --hash; qemu-img; qemu-img and md5sum, one after the
+//!               other and side by side
+//! ```
+//!
+//! Rounds are interleaved: every contender and every limit runs once before any runs again, so a
+//! slow minute of the machine slows all. Source and image leave the page cache before each run, and
+//! a run has ended when its image is on the disk.
+
+mod contenders;
+mod limits;
+mod machine;
+mod report;
+
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use anyhow::{Context, Result, ensure};
+use ce_tests::agent::{Cost, ce_agent, drop_from_page_cache};
+use ce_tests::disk::{Disk, DiskBuilder};
+use ce_tests::pattern::{GIB, MIB, Pattern, TIB};
+use ce_tests::tool::text;
+use clap::Parser;
+
+use contenders::Contender;
+use limits::Limits;
+use report::{DiskResult, Report};
+
+/// Compare exports with ce-agent, qemu-img and md5sum.
+#[derive(Parser)]
+struct Arguments {
+    /// Where disks and images are made; needs about 15 GiB.
+    #[arg(long, default_value = "target/bench")]
+    dir: PathBuf,
+    /// How often everything is run.
+    #[arg(long, default_value_t = 3)]
+    rounds: usize,
+    /// Size of the dense and of the half zero disk in MiB; the one of mostly holes is twice that.
+    #[arg(long, default_value_t = 2560)]
+    size: u64,
+    /// Also write the report to this file.
+    #[arg(long)]
+    write: Option<PathBuf>,
+}
+
+fn main() -> Result<()> {
+    let arguments = Arguments::parse();
+    ensure!(
+        arguments.rounds > 0 && arguments.size > 0,
+        "nothing to measure"
+    );
+    fs::create_dir_all(&arguments.dir)?;
+    let folder = tempfile::tempdir_in(&arguments.dir)?;
+    let mut disks = Vec::new();
+    for (name, pattern, size) in [
+        ("dense", Pattern::Dense, arguments.size * MIB),
+        ("half zero", Pattern::HalfZero, arguments.size * MIB),
+        (
+            "mostly holes",
+            Pattern::MostlyHoles,
+            2 * arguments.size * MIB,
+        ),
+    ] {
+        eprintln!("making the {name} disk");
+        let path = folder
+            .path()
+            .join(format!("{}.raw", name.replace(' ', "-")));
+        let disk = DiskBuilder::filled(size, pattern, 1).build(path)?;
+        drop_from_page_cache(&disk.path)?;
+        disks.push((name, disk, DiskResult::new(name, size)));
+    }
+
+    for round in 1..=arguments.rounds {
+        for (name, disk, result) in &mut disks {
+            eprintln!("round {round} of {}: {name}", arguments.rounds);
+            measure(disk, folder.path(), result)?;
+        }
+    }
+    let mut report = Report::new(machine::describe(folder.path())?, arguments.rounds);
+    report
+        .disks
+        .extend(disks.into_iter().map(|(_, _, result)| result));
+    eprintln!("the large sparse disks");
+    report.huge = vec![
+        (
+            "3 TiB, 1 GiB of data",
+            sparse_export(folder.path(), 3 * TIB, GIB)?,
+        ),
+        (
+            "2 TiB, 256 MiB of data",
+            sparse_export(folder.path(), 2 * TIB, 256 * MIB)?,
+        ),
+    ];
+
+    println!("{report}");
+    if let Some(path) = arguments.write {
+        fs::write(&path, report.to_string())
+            .with_context(|| format!("can't write {}", path.display()))?;
+    }
+    Ok(())
+}
+
+/// One round on one disk.
+fn measure(disk: &Disk, folder: &Path, result: &mut DiskResult) -> Result<()> {
+    result.limits.push(Limits::measure(disk, folder)?);
+    for contender in Contender::ALL {
+        let image = folder.join("image.vhdx");
+        drop_from_page_cache(&disk.path)?;
+        let cost = contender
+            .run(disk, &image)
+            .with_context(|| format!("{} on {}", contender.name(), disk.path.display()))?;
+        result.add(contender, cost, fs::metadata(&image)?.len());
+        fs::remove_file(image)?;
+    }
+    Ok(())
+}
+
+/// An export of a very large disk with little on it, without a hash.
+fn sparse_export(folder: &Path, size: u64, data: u64) -> Result<Cost> {
+    let stretches = 64;
+    let mut disk = DiskBuilder::new(size);
+    for number in 0..stretches {
+        let offset = number * (size / stretches);
+        disk = disk.pattern(Pattern::Dense, number, offset, data / stretches);
+    }
+    let disk = disk.build(folder.join("huge.raw"))?;
+    drop_from_page_cache(&disk.path)?;
+    let image = folder.join("huge.vhdx");
+    let run = ce_agent(["export", text(&disk.path)?, "--to", text(&image)?])?.expect_code(0)?;
+    fs::remove_file(image)?;
+    fs::remove_file(disk.path)?;
+    Ok(run.cost)
+}

@@ -1,0 +1,216 @@
+//! The table.
+
+use std::collections::BTreeMap;
+use std::fmt::{self, Display, Formatter};
+use std::time::Duration;
+
+use ce_tests::agent::Cost;
+use ce_tests::pattern::MIB;
+
+use crate::contenders::Contender;
+use crate::limits::Limits;
+
+/// Everything that was measured; `Display` is Markdown.
+pub struct Report {
+    machine: Vec<String>,
+    rounds: usize,
+    /// The disks that everyone exported.
+    pub disks: Vec<DiskResult>,
+    /// Large sparse disks that only ce-agent exported, without a hash.
+    pub huge: Vec<(&'static str, Cost)>,
+}
+
+/// The rounds of one disk.
+pub struct DiskResult {
+    name: &'static str,
+    size: u64,
+    runs: BTreeMap<Contender, Vec<(Cost, u64)>>,
+    /// One entry a round.
+    pub limits: Vec<Limits>,
+}
+
+impl Report {
+    /// A report without results yet.
+    pub fn new(machine: Vec<String>, rounds: usize) -> Self {
+        Self {
+            machine,
+            rounds,
+            disks: Vec::new(),
+            huge: Vec::new(),
+        }
+    }
+}
+
+impl DiskResult {
+    /// A disk without runs yet.
+    pub fn new(name: &'static str, size: u64) -> Self {
+        Self {
+            name,
+            size,
+            runs: BTreeMap::new(),
+            limits: Vec::new(),
+        }
+    }
+
+    /// Adds a run: what it cost and how long its image is.
+    pub fn add(&mut self, contender: Contender, cost: Cost, image: u64) {
+        self.runs.entry(contender).or_default().push((cost, image));
+    }
+
+    fn median_wall(&self, contender: Contender) -> f64 {
+        Spread::of(self.values(contender, |run| run.0.wall.as_secs_f64())).median
+    }
+
+    fn values(&self, contender: Contender, value: impl Fn(&(Cost, u64)) -> f64) -> Vec<f64> {
+        self.runs
+            .get(&contender)
+            .into_iter()
+            .flatten()
+            .map(value)
+            .collect()
+    }
+
+    fn limit(&self, value: impl Fn(&Limits) -> Duration) -> Spread {
+        Spread::of(
+            self.limits
+                .iter()
+                .map(|limits| value(limits).as_secs_f64())
+                .collect(),
+        )
+    }
+}
+
+impl Display for Report {
+    fn fmt(&self, f: &mut Formatter<'_>) -> fmt::Result {
+        writeln!(f, "# Benchmarks\n\nMade by `make bench WRITE=1`.\n")?;
+        for line in &self.machine {
+            writeln!(f, "- {line}")?;
+        }
+        writeln!(
+            f,
+            "\n{EXPLANATION}\n\nMedians of {} rounds, least..most.",
+            self.rounds
+        )?;
+        for disk in &self.disks {
+            write!(f, "\n{disk}")?;
+        }
+        writeln!(
+            f,
+            "\n## Very large sparse disks, `ce-agent export` without a hash\n"
+        )?;
+        writeln!(
+            f,
+            "| disk | time s | processor s | peak memory MiB |\n|-|-:|-:|-:|"
+        )?;
+        for (name, cost) in &self.huge {
+            let processor = (cost.user + cost.system).as_secs_f64();
+            let wall = cost.wall.as_secs_f64();
+            writeln!(
+                f,
+                "| {name} | {wall:.1} | {processor:.2} | {:.1} |",
+                mib(cost.peak_memory)
+            )?;
+        }
+        Ok(())
+    }
+}
+
+impl Display for DiskResult {
+    fn fmt(&self, f: &mut Formatter<'_>) -> fmt::Result {
+        writeln!(f, "## {}, {} MiB\n", self.name, self.size / MIB)?;
+        writeln!(
+            f,
+            "| | time s | processor s | peak memory MiB | image MiB | time / ours | time / limit |"
+        )?;
+        writeln!(f, "|-|-:|-:|-:|-:|-:|-:|")?;
+        for contender in Contender::ALL {
+            let ours = if contender.hashes() {
+                Contender::AgentHashed
+            } else {
+                Contender::Agent
+            };
+            let limit = self
+                .limit(|limits| limits.export(contender.hashes()))
+                .median;
+            let wall = Spread::of(self.values(contender, |run| run.0.wall.as_secs_f64()));
+            let processor =
+                Spread::of(self.values(contender, |run| (run.0.user + run.0.system).as_secs_f64()));
+            let memory = Spread::of(self.values(contender, |run| mib(run.0.peak_memory)));
+            let image = Spread::of(self.values(contender, |run| mib(run.1)));
+            writeln!(
+                f,
+                "| {} | {wall} | {:.1} | {:.1} | {:.0} | {:.2} | {:.2} |",
+                contender.name(),
+                processor.median,
+                memory.median,
+                image.median,
+                wall.median / self.median_wall(ours),
+                wall.median / limit,
+            )?;
+        }
+        for (name, spread) in [
+            (
+                "limit: MD5 of all bytes on one core",
+                self.limit(|limits| limits.md5),
+            ),
+            (
+                "limit: reading what is no hole",
+                self.limit(|limits| limits.read),
+            ),
+            (
+                "limit: writing what is not zero",
+                self.limit(|limits| limits.write),
+            ),
+        ] {
+            writeln!(f, "| {name} | {spread} | | | | | |")?;
+        }
+        Ok(())
+    }
+}
+
+/// Median, least and most.
+#[derive(Clone, Copy, Debug)]
+struct Spread {
+    median: f64,
+    least: f64,
+    most: f64,
+}
+
+impl Spread {
+    fn of(mut values: Vec<f64>) -> Self {
+        values.sort_by(f64::total_cmp);
+        let at = |index: usize| values.get(index).copied().unwrap_or(f64::NAN);
+        let middle = values.len() / 2;
+        let median = if values.len().is_multiple_of(2) {
+            (at(middle.wrapping_sub(1)) + at(middle)) / 2.0
+        } else {
+            at(middle)
+        };
+        Self {
+            median,
+            least: at(0),
+            most: at(values.len().wrapping_sub(1)),
+        }
+    }
+}
+
+impl Display for Spread {
+    fn fmt(&self, f: &mut Formatter<'_>) -> fmt::Result {
+        write!(
+            f,
+            "{:.1} ({:.1}..{:.1})",
+            self.median, self.least, self.most
+        )
+    }
+}
+
+fn mib(bytes: u64) -> f64 {
+    bytes as f64 / MIB as f64
+}
+
+const EXPLANATION: &str = "\
+Every contender and every limit ran once before any ran again. Source and image were taken out of \
+the page cache before each run, and a run ended when its image was on the disk (fsync). \"Direct\" \
+is `qemu-img convert -T none -t none -W -m 16`, which bypasses the page cache on both sides; \
+\"default\" has no such flags. With a hash, the limit is the largest of the three limits below the \
+line; without one, of reading and writing. Memory of things that run at the same time is added up.";
