@@ -27,7 +27,7 @@ test: setup ## All checks that need only this clone: style, lints, tests, short 
 test-long: setup ## The same with more random cases, more kills and five minutes for each fuzz target
 	@CE_LONG=1 PROPTEST_CASES=4096 FUZZ_SECONDS=300 tests/check.sh
 
-test-corpus: setup ## Tests on real images; CE_CORPUS=FOLDER names where corpus.tar.zst is
+test-corpus: ## Tests on real images; CE_CORPUS=FOLDER names where corpus.tar.zst is
 	@CE_CORPUS='$(CE_CORPUS)' tests/corpus.sh
 
 bench: setup ## Compare export with qemu-img and md5sum; BENCH_DIR=FOLDER, WRITE=1 renews docs/benchmarks.md

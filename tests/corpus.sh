@@ -11,6 +11,7 @@ fail() {
 [ -n "${CE_CORPUS:-}" ] || fail "CE_CORPUS is not set: it names the folder that holds corpus.tar.zst"
 archive=$CE_CORPUS/corpus.tar.zst
 [ -f "$archive" ] || fail "there is no $archive"
+tests/setup.sh test
 
 unpacked=$PWD/target/corpus
 # Unpacked beside its place and renamed: a run that was cut short leaves nothing half-done.

@@ -427,16 +427,25 @@ impl Desk {
     }
 }
 
-/// The block size in the metadata region, found as MS-VHDX 2.6 says.
+/// The size of a payload block.
 fn block_size_of_vhdx(path: &Path) -> Result<u64> {
+    metadata_of_vhdx(path, 0xCAA1_6737_FA36_4D43_B3B6_33F0_AA44_E76B)
+}
+
+/// The size of a logical sector.
+fn sector_size_of_vhdx(path: &Path) -> Result<u64> {
+    metadata_of_vhdx(path, 0x8141_BF1D_A96F_4709_BA47_F233_A8FA_AB5F)
+}
+
+/// The first 32 bits of an item in the metadata region, found as MS-VHDX 2.6 says.
+fn metadata_of_vhdx(path: &Path, item: u128) -> Result<u64> {
     let file = File::open(path)?;
     let metadata_guid = 0x8B7C_A206_4790_4B9A_B8FE_575F_050F_886E_u128;
-    let parameters_guid = 0xCAA1_6737_FA36_4D43_B3B6_33F0_AA44_E76B_u128;
     let region = find_entry(&file, 192 << 10, 16, metadata_guid)?;
-    let item = find_entry(&file, region, 32, parameters_guid)?;
-    let mut block_size = [0; 4];
-    file.read_exact_at(&mut block_size, region + item)?;
-    Ok(u64::from(u32::from_le_bytes(block_size)))
+    let item = find_entry(&file, region, 32, item)?;
+    let mut value = [0; 4];
+    file.read_exact_at(&mut value, region + item)?;
+    Ok(u64::from(u32::from_le_bytes(value)))
 }
 
 /// The offset that stands behind a GUID in a table whose entries begin at `start + header`.

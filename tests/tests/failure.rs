@@ -47,11 +47,22 @@ fn a_folder_is_not_a_disk() -> Result<()> {
 }
 
 #[test]
+fn an_empty_file_is_not_a_disk() -> Result<()> {
+    let desk = Desk::new()?;
+    DiskBuilder::new(0).build(&desk.disk)?;
+    let (code, message) = desk.fails_with("export of an empty file")?;
+    assert_eq!(code, "DiskInvalid", "{message}");
+    assert!(message.contains("empty"), "{message}");
+    desk.left_nothing()
+}
+
+#[test]
 fn a_file_that_is_no_whole_number_of_sectors_is_refused_with_its_size() -> Result<()> {
-    for size in [0, 1, 511, 513, MIB + 100] {
+    for size in [1, 511, 513, MIB + 100] {
         let desk = Desk::new()?;
         DiskBuilder::new(size).build(&desk.disk)?;
-        let (_, message) = desk.fails_with("export of an odd size")?;
+        let (code, message) = desk.fails_with("export of an odd size")?;
+        assert_eq!(code, "DiskInvalid", "{message}");
         assert!(
             message.contains(&size.to_string()),
             "{size} is not in: {message}"
@@ -62,7 +73,7 @@ fn a_file_that_is_no_whole_number_of_sectors_is_refused_with_its_size() -> Resul
 }
 
 #[test]
-fn more_than_64_tib_do_not_fit_into_a_vhdx() -> Result<()> {
+fn more_than_64_tib_do_not_fit_into_an_image() -> Result<()> {
     // ext4 ends at 16 TiB; the kernel's memory file system takes any length.
     let folder = TempDir::new_in("/dev/shm")?;
     let desk = Desk::in_folder(folder);
@@ -72,15 +83,6 @@ fn more_than_64_tib_do_not_fit_into_a_vhdx() -> Result<()> {
         message.contains("64 TiB") || message.contains("70368744177664"),
         "{message}"
     );
-    desk.left_nothing()
-}
-
-#[test]
-fn more_than_2040_gib_do_not_fit_into_a_vhd() -> Result<()> {
-    let desk = Desk::new()?;
-    DiskBuilder::new(2 * TIB + MIB).build(&desk.disk)?;
-    let run = desk.export()?.with(["--format", "vhd"]).run()?;
-    failed(&run)?;
     desk.left_nothing()
 }
 
@@ -188,8 +190,9 @@ fn a_full_file_system_is_reported_and_left_clean() -> Result<()> {
         "this test mounts a small tmpfs, which needs root or user namespaces: {}",
         run.stderr
     );
-    let (_, message) = failed(&run)?;
-    assert!(message.to_lowercase().contains("space"), "{message}");
+    let (code, message) = failed(&run)?;
+    assert_eq!(code, "OutputNoSpace", "{message}");
+    assert!(message.contains("image.vhdx"), "{message}");
     assert_eq!(fs::read_to_string(mount.with_extension("left"))?, "");
     Ok(())
 }
