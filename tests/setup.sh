@@ -97,16 +97,17 @@ install_rust() {
     if rust_is_new_enough; then return 0; fi
     echo "setup: cargo $RUST_MINIMUM with rustfmt and clippy is needed; installing the toolchain with rustup"
     if ! command -v rustup >/dev/null; then
-        if apt-cache show rustup >/dev/null 2>&1; then
+        if LC_ALL=C apt-cache policy rustup 2>/dev/null | grep -q 'Candidate: [^(]'; then
             as_root env DEBIAN_FRONTEND=noninteractive apt-get install -y -qq rustup >/dev/null
         else
-            curl --proto '=https' --tlsv1.2 -sSf https://sh.rustup.rs |
-                sh -s -- -y -q --profile minimal --default-toolchain none --no-modify-path
+            curl --proto '=https' --tlsv1.2 -sSf https://static.rust-lang.org/rustup/rustup-init.sh |
+                sh -s -- -y -q --profile minimal --default-toolchain none --no-modify-path ||
+                fail "rustup could not be installed; see https://rustup.rs"
         fi
     fi
     # A distribution's own cargo may come first on PATH; the proxies of rustup must win.
     hash -r
-    rustup toolchain install "$(pinned_toolchain)" --profile minimal -c clippy -c rustfmt
+    rustup toolchain install "$(pinned_toolchain)" --profile minimal --no-self-update -c clippy -c rustfmt
     rust_is_new_enough ||
         fail "the cargo found first on PATH ($(command -v cargo || echo none)) is still older than $RUST_MINIMUM; remove it or put rustup's first"
 }
