@@ -28,8 +28,8 @@ say "3. What ce-agent sees on it"
 run "$agent" inspect "$DISK"
 
 say "4. Exporting it to VHDX, with the MD5 of its content"
-run "$agent" export "$DISK" --to "$IMAGE" --hash
-reported=$("$agent" hash "$IMAGE" --json | tail -n 1 | sed -n 's/.*"md5Hash":"\([0-9a-f]*\)".*/\1/p')
+run "$agent" export "$DISK" --to "$IMAGE" --hash | tee "$DESK/export.txt"
+reported=$(sed -n 's/^ *md5 *\([0-9a-f]\{32\}\)$/\1/p' "$DESK/export.txt")
 
 say "5. The image, checked by qemu"
 run qemu-img info -f vhdx "$IMAGE"
@@ -39,18 +39,22 @@ run qemu-img compare -f raw -F vhdx "$DISK" "$IMAGE"
 say "6. Its content, converted back by qemu and hashed by md5sum"
 run qemu-img convert -f vhdx -O raw "$IMAGE" "$BACK"
 independent=$(md5sum <"$BACK" | cut -d ' ' -f 1)
+reread=$("$agent" hash "$IMAGE")
 original=$(md5sum <"$DISK" | cut -d ' ' -f 1)
 rm -f "$BACK"
 
 say "Summary"
-verdict="all three agree"
-[ "$reported" = "$independent" ] && [ "$original" = "$independent" ] || verdict="THEY DIFFER"
+verdict="all four agree"
+for md5 in "$reread" "$original" "$independent"; do
+    [ "$md5" = "$reported" ] || verdict="THEY DIFFER"
+done
 cat <<SUMMARY
   disk     $DISK   $(stat -c %s "$DISK") bytes
   image    $IMAGE  $(stat -c %s "$IMAGE") bytes
-  MD5 by ce-agent                        $reported
-  MD5 of the disk, by md5sum             $original
-  MD5 of the image, by qemu-img, md5sum  $independent
+  MD5 by ce-agent, of the disk while exporting  $reported
+  MD5 by ce-agent, of the image                 $reread
+  MD5 by md5sum, of the disk                    $original
+  MD5 by qemu-img and md5sum, of the image      $independent
   => $verdict; qemu-img check and compare found nothing wrong
 SUMMARY
-[ "$verdict" = "all three agree" ]
+[ "$verdict" = "all four agree" ]
