@@ -144,10 +144,16 @@ fn sector_size(text: &str) -> Result<SectorSize, String> {
     size.ok_or_else(|| "sectors have 512 or 4096 bytes".to_owned())
 }
 
-/// Reads `32M` or `32MiB`.
+/// Reads `32`, `32M` or `32MiB`.
 fn block_size(text: &str) -> Result<BlockSize, String> {
-    let mib = text.strip_suffix("MiB").or_else(|| text.strip_suffix('M'));
-    let bytes = mib.and_then(|mib| mib.parse::<u32>().ok()?.checked_mul(1 << 20));
+    let mib = text
+        .strip_suffix("MiB")
+        .or_else(|| text.strip_suffix('M'))
+        .unwrap_or(text);
+    let bytes = mib
+        .parse::<u32>()
+        .ok()
+        .and_then(|mib| mib.checked_mul(1 << 20));
     let size = bytes.and_then(BlockSize::from_bytes);
     size.ok_or_else(|| "blocks are 1M, 2M, 4M and so on up to 256M".to_owned())
 }
@@ -180,7 +186,7 @@ mod tests {
             "0M",
             "512M",
             "4096M",
-            "2",
+            "7",
             "2K",
             "-2M",
             "99999999999M",
