@@ -5,6 +5,7 @@ use std::io;
 use crate::units::{ByteCount, ByteOffset};
 
 mod file;
+pub mod smb;
 
 pub use file::FileSink;
 
