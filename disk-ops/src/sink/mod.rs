@@ -101,6 +101,9 @@ pub enum SinkError {
         /// What the file system says is free.
         available: ByteCount,
     },
+    /// A share failed; its error says in what way, and whether trying again can help.
+    #[error(transparent)]
+    Smb(#[from] smb::SmbError),
     /// The destination failed.
     #[error("{output}: writing {length} at {offset} failed")]
     Write {

@@ -1,6 +1,8 @@
 //! An SMB share as the destination of an export.
 //!
 //! ```text
+//!  SmbSink (ByteSink)          one image: partial name, length check, rename
+//!     |
 //!  SmbShare, ShareFile         from any thread; collects blocks of 8 MiB
 //!     |  commands, in order
 //!  Session                     the thread `ce-smb`: one connection and its open files
@@ -24,6 +26,7 @@ mod reach;
 mod security;
 mod session;
 mod share;
+mod sink;
 
 pub use core_dump::forbid_core_dumps;
 pub use credentials::{SmbCredentials, SmbCredentialsError};
@@ -31,3 +34,4 @@ pub use error::{SmbError, SmbErrorCode, SmbErrorKind};
 pub use location::{SmbLocation, SmbLocationError, SmbPath, SmbServer};
 pub use security::{SmbDialect, SmbEncryption, SmbSecurity, SmbTimeouts};
 pub use share::{ShareFile, ShareOpen, SmbMetadata, SmbShare};
+pub use sink::{SmbSink, SmbSinkOptions};
