@@ -55,6 +55,26 @@ impl AllocationMap {
         self.bits.get(byte).is_some_and(|bits| bits & mask != 0)
     }
 
+    /// How many blocks before `block` are marked, if it is marked itself.
+    pub(crate) fn rank(&self, block: PayloadBlock) -> Option<u64> {
+        if !self.is_allocated(block) {
+            return None;
+        }
+        let (byte, mask) = position(block);
+        let (whole, rest) = self.bits.split_at_checked(byte)?;
+        let before = whole
+            .iter()
+            .map(|bits| u64::from(bits.count_ones()))
+            .sum::<u64>();
+        let below = mask - 1;
+        Some(
+            before
+                + rest
+                    .first()
+                    .map_or(0, |bits| u64::from((bits & below).count_ones())),
+        )
+    }
+
     /// Marks `block`, which must lie on the disk.
     pub(crate) fn allocate(&mut self, block: PayloadBlock) {
         let (byte, mask) = position(block);

@@ -82,6 +82,11 @@ impl ContentDigest {
         Ok(())
     }
 
+    /// The lowest piece that may still be added.
+    pub const fn next_piece(&self) -> u64 {
+        self.next_piece
+    }
+
     /// The identity of the disk whose pieces have been added.
     pub fn finish(&self, geometry: &Geometry) -> ContentId {
         let mut hasher = Hasher::new_derive_key(FINISH_CONTEXT);

@@ -98,6 +98,20 @@ impl VhdxWriter {
         Ok(FileOffset(block_start + inside))
     }
 
+    /// Where in the file the payload block that holds `offset` begins, if it has been touched.
+    ///
+    /// Counts the blocks before it: not to be asked for every sector.
+    pub fn locate(&self, offset: VirtualOffset) -> Option<FileOffset> {
+        let rank = self.map.rank(self.geometry.block_at(offset))?;
+        let payload = rank * self.geometry.block_size().bytes();
+        Some(FileOffset(self.geometry.data_offset().0 + payload))
+    }
+
+    /// The first byte of the disk that may still be placed.
+    pub const fn next(&self) -> VirtualOffset {
+        self.next
+    }
+
     /// The end of the last block that has been placed: the length the file must have.
     pub fn file_length(&self) -> FileOffset {
         let payload = self.map.allocated() * self.geometry.block_size().bytes();

@@ -40,6 +40,25 @@ fn blocks_are_appended_in_the_order_they_are_touched() {
 }
 
 #[test]
+fn a_block_is_found_again_where_it_was_placed() {
+    let mut writer = VhdxWriter::new(geometry(100 * BLOCK));
+    let touched = [0, 7, 8, 9, 31, 64, 99];
+    let placed = touched.map(|block| {
+        writer
+            .place(VirtualOffset(block * BLOCK), 512)
+            .expect("in order")
+    });
+    for (block, place) in touched.into_iter().zip(placed) {
+        let last_byte = VirtualOffset(block * BLOCK + BLOCK - 1);
+        assert_eq!(writer.locate(last_byte), Some(place), "block {block}");
+    }
+    for block in [1, 6, 10, 98, 100, u64::MAX / BLOCK] {
+        assert_eq!(writer.locate(VirtualOffset(block * BLOCK)), None);
+    }
+    assert_eq!(writer.next(), VirtualOffset(99 * BLOCK + 512));
+}
+
+#[test]
 fn a_range_that_has_no_place_is_refused_and_changes_nothing() {
     let mut writer = VhdxWriter::new(geometry(3 * BLOCK + 512));
     writer
