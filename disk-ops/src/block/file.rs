@@ -19,7 +19,8 @@ use rustix::io::Errno;
 use super::medium::Medium;
 use super::sector::{DETECTION_LENGTH, detect_sector_size};
 use super::{
-    BlockError, BlockRead, Extent, ExtentKind, FileKind, OpenError, SizeProblem, check_range,
+    BlockError, BlockRead, Extent, ExtentKind, FileKind, FileStamp, OpenError, SizeProblem,
+    check_range,
 };
 use crate::units::{ByteCount, ByteOffset, SectorSize, SectorSizes};
 
@@ -28,6 +29,8 @@ use crate::units::{ByteCount, ByteOffset, SectorSize, SectorSizes};
 pub struct RawFile {
     medium: Medium,
     sectors: SectorSizes,
+    /// As it was when the file was opened.
+    stamp: FileStamp,
     /// The last answer of the file system, so that a reader in order asks once an extent.
     last_extent: Mutex<Option<KnownExtent>>,
     knows_no_holes: AtomicBool,
@@ -78,6 +81,7 @@ impl RawFile {
                 logical: sector,
                 physical: sector,
             },
+            stamp: metadata.into(),
             last_extent: Mutex::new(None),
             knows_no_holes: AtomicBool::new(false),
         })
@@ -172,6 +176,10 @@ impl BlockRead for RawFile {
             extent,
         });
         Ok(extent)
+    }
+
+    fn file_stamp(&self) -> Option<FileStamp> {
+        Some(self.stamp)
     }
 }
 

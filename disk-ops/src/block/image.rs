@@ -11,7 +11,9 @@ use ce_vhdx::{FileOffset, ImageKind, ReadAt, VhdReader, VhdxReader, VirtualOffse
 
 use super::file::{open_direct, open_regular};
 use super::medium::Medium;
-use super::{BlockError, BlockRead, Extent, ExtentKind, OpenError, SizeProblem, check_range};
+use super::{
+    BlockError, BlockRead, Extent, ExtentKind, FileStamp, OpenError, SizeProblem, check_range,
+};
 use crate::units::{ByteCount, ByteOffset, SectorSizes};
 
 /// The disk in an open VHDX or VHD file.
@@ -20,6 +22,8 @@ pub struct ImageFile {
     name: String,
     size: ByteCount,
     sectors: SectorSizes,
+    /// As it was when the file was opened.
+    stamp: FileStamp,
     reader: Reader,
 }
 
@@ -84,6 +88,7 @@ impl ImageFile {
             name,
             size,
             sectors,
+            stamp: metadata.into(),
             reader,
         })
     }
@@ -147,6 +152,10 @@ impl BlockRead for ImageFile {
             kind,
             end: ByteOffset(end).min(self.size.end()),
         })
+    }
+
+    fn file_stamp(&self) -> Option<FileStamp> {
+        Some(self.stamp)
     }
 }
 

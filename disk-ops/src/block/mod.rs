@@ -69,6 +69,35 @@ pub trait BlockRead: Send + Sync {
     ///
     /// As for [`read_at`](Self::read_at).
     fn extent_at(&self, offset: ByteOffset) -> Result<Extent, BlockError>;
+
+    /// What tells whether the file that the disk is kept in is the one of an earlier time; `None`
+    /// for what is no file.
+    fn file_stamp(&self) -> Option<FileStamp> {
+        None
+    }
+}
+
+/// Which file it is, and when it was last written to.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub struct FileStamp {
+    /// The number of its inode.
+    pub inode: u64,
+    /// Whole seconds since 1970 at the last change of its content.
+    pub modified_seconds: i64,
+    /// And the nanoseconds of that time, below 10^9.
+    pub modified_nanoseconds: u32,
+}
+
+impl From<&std::fs::Metadata> for FileStamp {
+    fn from(metadata: &std::fs::Metadata) -> Self {
+        use std::os::unix::fs::MetadataExt;
+        Self {
+            inode: metadata.ino(),
+            modified_seconds: metadata.mtime(),
+            // Always below 10^9.
+            modified_nanoseconds: u32::try_from(metadata.mtime_nsec()).unwrap_or_default(),
+        }
+    }
 }
 
 /// A run of bytes of one kind.
@@ -133,6 +162,10 @@ macro_rules! forward_block_read {
 
             fn extent_at(&self, offset: ByteOffset) -> Result<Extent, BlockError> {
                 (**self).extent_at(offset)
+            }
+
+            fn file_stamp(&self) -> Option<FileStamp> {
+                (**self).file_stamp()
             }
         }
     )+};
