@@ -1,5 +1,6 @@
 //! The share as a destination, against a real Samba server.
 
+#[expect(dead_code, reason = "other tests use the rest of it")]
 mod share;
 
 use std::fs;
@@ -11,9 +12,9 @@ use std::time::{Duration, Instant};
 
 use ce_disk::sink::smb::{
     ShareOpen, SmbCredentials, SmbDialect, SmbEncryption, SmbError, SmbErrorCode, SmbErrorKind,
-    SmbLocation, SmbSecurity, SmbShare, SmbSink, SmbSinkOptions, SmbTimeouts,
+    SmbLocation, SmbSecurity, SmbShare, SmbSink, SmbTimeouts,
 };
-use ce_disk::sink::{ByteSink, SinkError};
+use ce_disk::sink::{ByteSink, SinkError, SinkOptions};
 use ce_disk::units::{ByteCount, ByteOffset};
 use rustix::process::Signal;
 
@@ -24,11 +25,7 @@ fn an_image_arrives_as_it_was_written_and_under_its_name_only_when_it_is_whole()
     let _policy = default_policy();
     let server = Setup::default().start();
     let location = image(&server, "share/2024/may/web.vhdx");
-    let mut sink = create(
-        &server,
-        "share/2024/may/web.vhdx",
-        SmbSinkOptions::default(),
-    );
+    let mut sink = create(&server, "share/2024/may/web.vhdx", SinkOptions::default());
     let content = pattern(21 << 20);
     for (index, piece) in content.chunks(2 << 20).enumerate() {
         let offset = ByteOffset((index * (2 << 20)) as u64);
@@ -73,7 +70,7 @@ fn zeros_are_written_and_leave_no_hole() {
     use std::os::unix::fs::MetadataExt;
     let _policy = default_policy();
     let server = Setup::default().start();
-    let mut sink = create(&server, "share/z.vhdx", SmbSinkOptions::default());
+    let mut sink = create(&server, "share/z.vhdx", SinkOptions::default());
     sink.extend_with_zeros(ByteOffset::ZERO, ByteCount(20_000_001))
         .unwrap();
     sink.finish().unwrap();
@@ -98,9 +95,9 @@ fn every_kind_of_protection_is_met_with_at_least_what_is_required() {
         let server = setup.clone().start();
         for security in [SmbSecurity::default(), signed_only()] {
             let share = connect_as(&server, "share/p.vhdx", security, PASSWORD).unwrap();
-            let options = SmbSinkOptions {
+            let options = SinkOptions {
                 overwrite: true,
-                ..SmbSinkOptions::default()
+                ..SinkOptions::default()
             };
             let mut sink = Box::new(SmbSink::create(share, options, ByteCount(0)).unwrap());
             let content = pattern(9 << 20);
@@ -121,9 +118,9 @@ fn what_goes_over_the_wire_is_encrypted_or_at_least_signed() {
         let location = SmbLocation::parse(&wire.url("share/secret name.vhdx")).unwrap();
         let credentials = credentials(server.user(), PASSWORD);
         let share = SmbShare::connect(&location, &credentials, security, timeouts()).unwrap();
-        let overwrite = SmbSinkOptions {
+        let overwrite = SinkOptions {
             overwrite: true,
-            ..SmbSinkOptions::default()
+            ..SinkOptions::default()
         };
         let mut sink = Box::new(SmbSink::create(share, overwrite, ByteCount(0)).unwrap());
         sink.write_at(ByteOffset::ZERO, &pattern(9 << 20)).unwrap();
@@ -314,7 +311,7 @@ fn a_share_that_can_only_be_read_is_said_to_be_so() {
     let _policy = default_policy();
     let server = Setup::default().share("read only = yes").start();
     let share = connect(&server, "share/x.vhdx").unwrap();
-    let error = SmbSink::create(share, SmbSinkOptions::default(), ByteCount(0)).unwrap_err();
+    let error = SmbSink::create(share, SinkOptions::default(), ByteCount(0)).unwrap_err();
     assert_eq!(*error.kind(), SmbErrorKind::ReadOnly, "{error}");
     assert_eq!(error.code(), SmbErrorCode::SmbAccessDenied);
     assert!(
@@ -334,7 +331,7 @@ fn an_image_that_does_not_fit_is_refused_at_once_with_the_figures() {
         "{free}"
     );
     let needed = ByteCount::mib(17);
-    let error = SmbSink::create(share, SmbSinkOptions::default(), needed).unwrap_err();
+    let error = SmbSink::create(share, SinkOptions::default(), needed).unwrap_err();
     let found = SmbErrorKind::NoSpace {
         needed: Some(needed),
         available: Some(free),
@@ -353,7 +350,7 @@ fn an_image_that_does_not_fit_is_refused_at_once_with_the_figures() {
 fn a_share_that_fills_up_is_an_error_at_the_latest_when_flushing() {
     let _policy = default_policy();
     let server = Setup::default().tmpfs(20 << 20).start();
-    let mut sink = create(&server, "share/x.vhdx", SmbSinkOptions::default());
+    let mut sink = create(&server, "share/x.vhdx", SinkOptions::default());
     let content = pattern(32 << 20);
     let error = sink
         .write_at(ByteOffset::ZERO, &content)
@@ -379,13 +376,12 @@ fn an_image_that_exists_is_not_touched_unless_that_is_asked_for() {
     let old = server.folder().join("x.vhdx");
     fs::write(&old, b"old").unwrap();
     let share = connect(&server, "share/x.vhdx").unwrap();
-    let error =
-        SmbSink::create(share.clone(), SmbSinkOptions::default(), ByteCount(0)).unwrap_err();
+    let error = SmbSink::create(share.clone(), SinkOptions::default(), ByteCount(0)).unwrap_err();
     assert_eq!(error.code(), SmbErrorCode::OutputExists);
     fs::remove_file(&old).unwrap();
 
     // It comes into being while the export runs.
-    let mut sink = create(&server, "share/x.vhdx", SmbSinkOptions::default());
+    let mut sink = create(&server, "share/x.vhdx", SinkOptions::default());
     sink.write_at(ByteOffset::ZERO, b"new").unwrap();
     fs::write(&old, b"old").unwrap();
     let error = sink.finish().unwrap_err();
@@ -393,9 +389,9 @@ fn an_image_that_exists_is_not_touched_unless_that_is_asked_for() {
     assert_eq!(fs::read(&old).unwrap(), b"old");
     assert_eq!(names(&server, ""), ["x.vhdx"]);
 
-    let overwrite = SmbSinkOptions {
+    let overwrite = SinkOptions {
         overwrite: true,
-        ..SmbSinkOptions::default()
+        ..SinkOptions::default()
     };
     let mut sink = create(&server, "share/x.vhdx", overwrite);
     sink.write_at(ByteOffset::ZERO, b"new").unwrap();
@@ -412,10 +408,10 @@ fn an_image_that_exists_is_not_touched_unless_that_is_asked_for() {
 fn two_exports_to_one_name_do_not_mix() {
     let _policy = default_policy();
     let server = Setup::default().start();
-    let mut first = create(&server, "share/x.vhdx", SmbSinkOptions::default());
+    let mut first = create(&server, "share/x.vhdx", SinkOptions::default());
     first.write_at(ByteOffset::ZERO, b"first").unwrap();
     let share = connect(&server, "share/x.vhdx").unwrap();
-    let error = SmbSink::create(share, SmbSinkOptions::default(), ByteCount(0)).unwrap_err();
+    let error = SmbSink::create(share, SinkOptions::default(), ByteCount(0)).unwrap_err();
     assert_eq!(*error.kind(), SmbErrorKind::InUse, "{error}");
     first.finish().unwrap();
     assert_eq!(fs::read(server.folder().join("x.vhdx")).unwrap(), b"first");
@@ -425,9 +421,9 @@ fn two_exports_to_one_name_do_not_mix() {
 fn a_partial_image_can_be_kept_checked_and_finished_later() {
     let _policy = default_policy();
     let server = Setup::default().start();
-    let keep = SmbSinkOptions {
+    let keep = SinkOptions {
         keep_partial: true,
-        ..SmbSinkOptions::default()
+        ..SinkOptions::default()
     };
     let content = pattern(20 << 20);
     let mut sink = create(&server, "share/x.vhdx", keep);
@@ -463,7 +459,7 @@ fn a_partial_image_can_be_kept_checked_and_finished_later() {
 fn an_export_that_is_given_up_leaves_nothing_behind() {
     let _policy = default_policy();
     let server = Setup::default().start();
-    let mut sink = create(&server, "share/x.vhdx", SmbSinkOptions::default());
+    let mut sink = create(&server, "share/x.vhdx", SinkOptions::default());
     sink.write_at(ByteOffset::ZERO, &pattern(10 << 20)).unwrap();
     drop(sink);
     assert!(names(&server, "").is_empty());
@@ -484,7 +480,7 @@ fn names_reach_the_server_as_they_are_written() {
         let mut sink = create(
             &server,
             &format!("share/ordner ü %/{name}"),
-            SmbSinkOptions::default(),
+            SinkOptions::default(),
         );
         sink.write_at(ByteOffset::ZERO, name.as_bytes()).unwrap();
         sink.finish().unwrap();
@@ -497,12 +493,12 @@ fn names_reach_the_server_as_they_are_written() {
     // 255 units for Windows, but too long for the server's file system.
     let wide = "日".repeat(255);
     let share = connect(&server, &format!("share/{wide}")).unwrap();
-    let error = SmbSink::create(share, SmbSinkOptions::default(), ByteCount(0)).unwrap_err();
+    let error = SmbSink::create(share, SinkOptions::default(), ByteCount(0)).unwrap_err();
     assert_eq!(*error.kind(), SmbErrorKind::PathRefused, "{error}");
     // A file is where a folder should be.
     fs::write(server.folder().join("file"), b"x").unwrap();
     let share = connect(&server, "share/file/x.vhdx").unwrap();
-    let error = SmbSink::create(share, SmbSinkOptions::default(), ByteCount(0)).unwrap_err();
+    let error = SmbSink::create(share, SinkOptions::default(), ByteCount(0)).unwrap_err();
     assert_eq!(*error.kind(), SmbErrorKind::PathRefused, "{error}");
 }
 
@@ -511,9 +507,9 @@ fn a_server_that_dies_while_it_is_written_to_is_a_lost_connection_and_can_be_res
     let _policy = default_policy();
     let server = Setup::default().start();
     let content = pattern(24 << 20);
-    let keep = SmbSinkOptions {
+    let keep = SinkOptions {
         keep_partial: true,
-        ..SmbSinkOptions::default()
+        ..SinkOptions::default()
     };
     let mut sink = create(&server, "share/x.vhdx", keep);
     sink.write_at(ByteOffset::ZERO, &content[..16 << 20])
@@ -549,7 +545,7 @@ fn a_server_that_dies_while_it_is_written_to_is_a_lost_connection_and_can_be_res
 fn a_frozen_server_is_an_error_after_the_time_that_was_set() {
     let _policy = default_policy();
     let server = Setup::default().start();
-    let mut sink = create(&server, "share/x.vhdx", SmbSinkOptions::default());
+    let mut sink = create(&server, "share/x.vhdx", SinkOptions::default());
     sink.write_at(ByteOffset::ZERO, &pattern(8 << 20)).unwrap();
     sink.flush().unwrap();
     server.signal_connections(Signal::STOP);
@@ -618,7 +614,7 @@ fn connect_as(
     SmbShare::connect(&image(server, path), &credentials, security, timeouts())
 }
 
-fn create(server: &Server, path: &str, options: SmbSinkOptions) -> Box<SmbSink> {
+fn create(server: &Server, path: &str, options: SinkOptions) -> Box<SmbSink> {
     let share = connect(server, path).unwrap();
     Box::new(SmbSink::create(share, options, ByteCount(0)).unwrap())
 }

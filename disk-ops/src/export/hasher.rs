@@ -4,21 +4,26 @@ use std::sync::mpsc::{Receiver, Sender, SyncSender};
 
 use digest::Digest;
 
-use super::{Chunk, ChunkBody, Control, Md5Digest, Stopped, send};
+use super::Md5Digest;
+use super::checkpoint::SavedMd5;
+use super::stage::{Chunk, ChunkBody, Control, Stopped, send};
 use crate::buffer::Buffer;
 use crate::md5::Md5;
 use crate::units::{ByteCount, ByteOffset};
 
-/// Hashes what comes and passes it on.
+/// Hashes what comes behind what `hash` has seen, and passes it on.
 pub(super) fn run_through(
+    mut hash: DiskHash,
     chunks: Receiver<Chunk>,
     next: SyncSender<Chunk>,
     control: &Control<'_>,
 ) -> Result<Md5Digest, Stopped> {
-    let mut hash = DiskHash::default();
-    for chunk in chunks {
+    for mut chunk in chunks {
         control.check()?;
         hash.update(&chunk);
+        if let ChunkBody::Mark { md5 } = &mut chunk.body {
+            *md5 = Some(SavedMd5::of(&hash.md5));
+        }
         send(&next, chunk)?;
     }
     Ok(hash.finish())
@@ -43,10 +48,11 @@ pub(super) fn run_last(
     Ok(hash.finish())
 }
 
+/// The MD5 of the disk up to a position.
 #[derive(Default)]
-struct DiskHash {
-    md5: Md5,
-    position: ByteOffset,
+pub(super) struct DiskHash {
+    pub(super) md5: Md5,
+    pub(super) position: ByteOffset,
 }
 
 impl DiskHash {
@@ -60,6 +66,7 @@ impl DiskHash {
                 self.md5.update(buffer.bytes(*length));
                 *length as u64
             }
+            ChunkBody::Mark { .. } => 0,
             ChunkBody::Zero { length } => {
                 let mut left = length.0;
                 while left > 0 {

@@ -3,11 +3,14 @@
 use std::sync::mpsc::{Receiver, Sender};
 
 use ce_vhdx::{
-    ClosingStep, ContentDigest, FixedVhdWriter, Geometry, PIECE_LENGTH, PieceHash, VhdxWriter,
-    VirtualOffset,
+    ClosingStep, ContentDigest, ContentId, FixedVhdWriter, Geometry, PIECE_LENGTH, PieceHash,
+    VhdxWriter, VirtualOffset,
 };
 
-use super::{Chunk, ChunkBody, Control, ExportError, ImageFormat, Stopped};
+use super::checkpoint::{Checkpoint, CheckpointError, SavedImage};
+use super::fingerprint::SourceFingerprint;
+use super::stage::{CHUNK, Chunk, ChunkBody, Control, Stopped};
+use super::{ExportError, ImageFormat};
 use crate::block::BlockRead;
 use crate::buffer::{Buffer, DIRECT_IO_ALIGNMENT};
 use crate::sink::{ByteSink, SinkError};
@@ -15,6 +18,7 @@ use crate::units::{ByteCount, ByteOffset};
 
 /// An image that is being written.
 pub(super) struct Image {
+    format: ImageFormat,
     layout: Layout,
     /// What the GUIDs are made of. It covers the same bytes as the hash but is always computed: the
     /// file must not depend on whether a hash was asked for.
@@ -61,6 +65,7 @@ impl Image {
             }
         };
         Ok(Self {
+            format,
             layout,
             content: ContentDigest::new(),
             geometry,
@@ -74,6 +79,84 @@ impl Image {
             Layout::Vhdx(_) => self.geometry.disk_size(),
             Layout::FixedVhd(vhd) => vhd.virtual_size(),
         })
+    }
+
+    /// The length of the file if nothing but zeros were on the disk.
+    pub(super) fn smallest_file_size(&self) -> ByteCount {
+        ByteCount(match &self.layout {
+            Layout::Vhdx(_) => self.geometry.data_offset().0,
+            Layout::FixedVhd(vhd) => vhd.virtual_size() + VHD_FOOTER,
+        })
+    }
+
+    /// The end of what has been written, or counts as zeros, in the file.
+    pub(super) fn end(&self) -> u64 {
+        self.end
+    }
+
+    /// How many bytes of the disk, from a multiple of as many on, lie in one piece in the file.
+    pub(super) fn contiguous(&self) -> u64 {
+        match &self.layout {
+            Layout::Vhdx(_) => self.geometry.block_size().bytes(),
+            Layout::FixedVhd(_) => CHUNK as u64,
+        }
+    }
+
+    /// Where in the file the run of [`contiguous`](Self::contiguous) bytes lies that begins at
+    /// `offset` of the disk; `None` if it has no place there, being zero.
+    pub(super) fn locate(&self, offset: ByteOffset) -> Option<u64> {
+        match &self.layout {
+            Layout::Vhdx(writer) => Some(writer.locate(VirtualOffset(offset.0))?.0),
+            Layout::FixedVhd(_) => Some(offset.0),
+        }
+    }
+
+    /// The state in which `position` of the disk has been reached.
+    fn save(&self) -> SavedImage {
+        SavedImage {
+            end: self.end,
+            content: self.content.save(),
+            writer: match &self.layout {
+                Layout::Vhdx(writer) => writer.save(),
+                Layout::FixedVhd(_) => Vec::new(),
+            },
+        }
+    }
+
+    /// Puts an image of which nothing has been written into the state of a checkpoint.
+    ///
+    /// # Errors
+    ///
+    /// [`CheckpointError::Field`] for a state in which nothing could be written from the
+    /// checkpoint's position on.
+    pub(super) fn restore(&mut self, checkpoint: &Checkpoint) -> Result<(), CheckpointError> {
+        let refused = |name| CheckpointError::Field { name };
+        let SavedImage {
+            end,
+            content,
+            writer: saved,
+        } = &checkpoint.image;
+        let position = checkpoint.position.0;
+        self.content = ContentDigest::restore(content);
+        if self.content.next_piece() > position / PIECE_LENGTH as u64 {
+            return Err(refused("content digest"));
+        }
+        let longest = match &mut self.layout {
+            Layout::Vhdx(writer) => {
+                *writer = VhdxWriter::restore(self.geometry, saved)
+                    .map_err(|_| refused("state of the image writer"))?;
+                if writer.next().0 > position {
+                    return Err(refused("state of the image writer"));
+                }
+                writer.file_length().0
+            }
+            Layout::FixedVhd(_) => position,
+        };
+        if *end > longest {
+            return Err(refused("end of the file"));
+        }
+        self.end = *end;
+        Ok(())
     }
 
     /// Writes one chunk: `data` from `offset` of the disk on, of which the first `length` bytes
@@ -148,9 +231,15 @@ impl Image {
         Ok(())
     }
 
-    /// Writes what makes an image of the data, and returns the length of the file.
-    fn close(mut self, sink: &mut dyn ByteSink) -> Result<ByteCount, SinkError> {
+    /// Writes what makes an image of the data.
+    fn close(mut self, sink: &mut dyn ByteSink) -> Result<Content, SinkError> {
         let content = self.content.finish(&self.geometry);
+        let geometry = self.geometry;
+        let written = |length| Content {
+            id: content,
+            geometry,
+            file_size: ByteCount(length),
+        };
         let payload_end = match &self.layout {
             Layout::Vhdx(writer) => writer.file_length().0,
             Layout::FixedVhd(vhd) => vhd.virtual_size(),
@@ -166,13 +255,13 @@ impl Image {
                         ClosingStep::Flush => sink.flush()?,
                     }
                 }
-                Ok(ByteCount(payload_end))
+                Ok(written(payload_end))
             }
             Layout::FixedVhd(vhd) => {
                 sink.flush()?;
                 let footer = vhd.footer(&content);
                 sink.write_at(ByteOffset(payload_end), &footer)?;
-                Ok(ByteCount(payload_end + footer.len() as u64))
+                Ok(written(payload_end + footer.len() as u64))
             }
         }
     }
@@ -185,15 +274,27 @@ struct Run {
     end: usize,
 }
 
-/// Writes all chunks and what completes the image. Returns the length of the file.
+/// What has been written, once it is an image.
+#[derive(Clone, Debug)]
+pub(super) struct Content {
+    pub(super) id: ContentId,
+    /// Of the disk; the identity covers it.
+    pub(super) geometry: Geometry,
+    pub(super) file_size: ByteCount,
+}
+
+/// Writes all chunks from `start` on and what completes the image. At every mark the state is saved
+/// in the sink, for a resume with `source`.
 pub(super) fn run(
     mut image: Image,
     sink: &mut dyn ByteSink,
+    start: ByteOffset,
+    source: Option<&SourceFingerprint>,
     chunks: Receiver<Chunk>,
     give_back: Sender<Buffer>,
     control: &Control<'_>,
-) -> Result<ByteCount, Stopped> {
-    let mut position = 0;
+) -> Result<Content, Stopped> {
+    let mut position = start.0;
     for chunk in chunks {
         control.check()?;
         match chunk.body {
@@ -209,6 +310,25 @@ pub(super) fn run(
                 drop(give_back.send(buffer));
             }
             ChunkBody::Zero { length } => position = chunk.offset.0 + length.0,
+            ChunkBody::Mark { md5 } => {
+                // A VHD has zeros, too, in their place: none are left behind for later.
+                if let Layout::FixedVhd(_) = image.layout {
+                    image
+                        .extend(position, sink)
+                        .map_err(|error| control.fail(error))?;
+                }
+                if let Some(source) = source {
+                    let checkpoint = Checkpoint {
+                        source: source.clone(),
+                        format: image.format,
+                        position: chunk.offset,
+                        image: image.save(),
+                        md5,
+                    };
+                    sink.save_state(&checkpoint.to_bytes())
+                        .map_err(|error| control.fail(error))?;
+                }
+            }
         }
         control.progress.reach(ByteCount(position));
     }
@@ -219,3 +339,6 @@ pub(super) fn run(
     control.check()?;
     image.close(sink).map_err(|error| control.fail(error))
 }
+
+/// The length of what follows the disk in a fixed VHD, in bytes.
+const VHD_FOOTER: u64 = 512;

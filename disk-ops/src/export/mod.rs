@@ -18,27 +18,44 @@
 //! A stage that fails notes its error, if it is the first, and leaves; its queues close and the
 //! others follow. The same holds for a cancel. The output is under its partial name until the very
 //! end, and its first MiB, without which no reader takes it for a VHDX, is written last.
+//!
+//! An export can be cut at any moment and gone on with later, by another process as well
+//! ([`Export::resume`]). For that the reader sends a mark every so often, among the chunks; the hash
+//! puts its state into it as it passes, and the last stage saves both states as a [`Checkpoint`] in
+//! the sink. No stage waits for another.
 
-use std::io;
-use std::sync::mpsc::{Receiver, Sender, SyncSender, channel, sync_channel};
+use std::sync::mpsc::sync_channel;
 use std::thread;
 
 use ce_vhdx::BlockSize;
 
-use crate::block::{BlockError, BlockRead};
-use crate::buffer::Buffer;
+use crate::block::BlockRead;
 use crate::cancel::Cancel;
+use crate::md5::Md5;
 use crate::progress::Progress;
-use crate::sink::{ByteSink, SinkError};
+use crate::sink::ByteSink;
 use crate::units::{ByteCount, ByteOffset};
 
+mod checkpoint;
+mod error;
+mod fingerprint;
 mod hasher;
 mod image;
 mod reader;
+mod resume;
+mod stage;
 #[cfg(test)]
 mod tests;
+mod verify;
 
-use image::Image;
+pub use checkpoint::{Checkpoint, CheckpointError, LONGEST_CHECKPOINT};
+pub use error::{ExportError, ResumeError};
+
+use fingerprint::SourceFingerprint;
+use hasher::DiskHash;
+use image::{Content, Image};
+use stage::{BUFFERS, Control, buffer_pool, join, spawn};
+use verify::verify;
 
 /// What kind of file an export writes.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
@@ -56,6 +73,40 @@ pub struct ExportOptions {
     pub format: ImageFormat,
     /// Whether to compute the MD5 of the disk's content.
     pub hash: bool,
+    /// How often the state is saved in the sink, for a resume; never if not said.
+    pub checkpoints: Option<CheckpointInterval>,
+}
+
+impl ExportOptions {
+    fn interval(&self) -> Option<CheckpointInterval> {
+        let interval = self.checkpoints?;
+        // A VHD has zeros in the file, where they may take as long to write as anything else.
+        let zeros = match self.format {
+            ImageFormat::Vhdx(_) => interval.zeros,
+            ImageFormat::FixedVhd => interval.data,
+        };
+        Some(CheckpointInterval { zeros, ..interval })
+    }
+}
+
+/// How much of a disk lies between two checkpoints, whichever is reached first.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub struct CheckpointInterval {
+    /// Bytes that had to be read.
+    pub data: ByteCount,
+    /// Bytes that were known to be zero without reading them.
+    pub zeros: ByteCount,
+}
+
+impl Default for CheckpointInterval {
+    /// 256 MiB of data, some seconds on any line; 64 GiB of zeros, which the hash takes a minute or
+    /// two for: an empty disk of 64 TiB has a thousand checkpoints.
+    fn default() -> Self {
+        Self {
+            data: ByteCount::mib(256),
+            zeros: ByteCount(64 << 30),
+        }
+    }
 }
 
 /// What an export did.
@@ -79,42 +130,6 @@ impl std::fmt::Display for Md5Digest {
     }
 }
 
-/// Why an export or a hash ended early.
-#[derive(Debug, thiserror::Error)]
-#[non_exhaustive]
-pub enum ExportError {
-    /// Someone asked for it.
-    #[error("cancelled")]
-    Cancelled,
-    /// No image can hold this disk.
-    #[error("{disk} fits no image")]
-    Geometry {
-        /// The disk's name.
-        disk: String,
-        /// What stands against it.
-        #[source]
-        source: ce_vhdx::GeometryError,
-    },
-    /// The disk could not be read.
-    #[error(transparent)]
-    Read(#[from] BlockError),
-    /// The operating system gave us no thread.
-    #[error("cannot start a thread")]
-    Thread(#[source] io::Error),
-    /// A VHD cannot hold this disk.
-    #[error("{disk} fits no VHD")]
-    Vhd {
-        /// The disk's name.
-        disk: String,
-        /// What stands against it.
-        #[source]
-        source: ce_vhdx::VhdError,
-    },
-    /// The image could not be written.
-    #[error(transparent)]
-    Write(#[from] SinkError),
-}
-
 /// Writes `source` to `sink` and completes the sink.
 ///
 /// # Errors
@@ -122,45 +137,238 @@ pub enum ExportError {
 /// [`ExportError`]; the sink has then been dropped unfinished.
 pub fn export(
     source: &dyn BlockRead,
-    mut sink: Box<dyn ByteSink>,
+    sink: Box<dyn ByteSink>,
     options: &ExportOptions,
     cancel: &Cancel,
     progress: &Progress,
 ) -> Result<ExportReport, ExportError> {
-    let image = Image::new(source, options.format)?;
-    let virtual_size = image.virtual_size();
-    let control = Control::new(cancel, progress);
+    let export = Export::begin(source, sink, *options)?;
+    export.run(cancel, progress)?.finish(cancel)
+}
 
-    let (md5, file_size) = thread::scope(|scope| {
-        let (buffers, give_back) = buffer_pool();
-        let (to_next, from_reader) = sync_channel(BUFFERS);
-        let read = || reader::run(source, virtual_size, buffers, to_next, &control);
-        let reader = spawn(scope, "ce-read", read)?;
-        let (hasher, from_last) = if options.hash {
-            let (to_sink, from_hasher) = sync_channel(BUFFERS);
-            let hash = || hasher::run_through(from_reader, to_sink, &control);
-            (Some(spawn(scope, "ce-hash", hash)?), from_hasher)
-        } else {
-            (None, from_reader)
+/// An export that is ready to run, from the start of the disk or from where an earlier one was cut.
+pub struct Export<'s> {
+    source: &'s dyn BlockRead,
+    sink: Box<dyn ByteSink>,
+    options: ExportOptions,
+    /// What checkpoints are bound to, if there are to be any.
+    fingerprint: Option<SourceFingerprint>,
+    image: Image,
+    start: DiskHash,
+}
+
+impl<'s> Export<'s> {
+    /// An export of all of `source` to `sink`, in which nothing has been written yet.
+    ///
+    /// # Errors
+    ///
+    /// [`ExportError::Geometry`], [`ExportError::Vhd`] and, if there are to be checkpoints,
+    /// [`ExportError::Read`]. The sink has then been dropped.
+    pub fn begin(
+        source: &'s dyn BlockRead,
+        sink: Box<dyn ByteSink>,
+        options: ExportOptions,
+    ) -> Result<Self, ExportError> {
+        let image = Image::new(source, options.format)?;
+        let fingerprint = match options.checkpoints {
+            Some(_) => Some(SourceFingerprint::take(source)?),
+            None => None,
         };
-        let write = || image::run(image, sink.as_mut(), from_last, give_back, &control);
-        let writer = spawn(scope, "ce-sink", write)?;
-        let read = join(reader);
-        let hashed = hasher.map(join).transpose();
-        let written = join(writer);
-        control.outcome(read.and(hashed).and_then(|md5| Ok((md5, written?))))
-    })?;
-
-    // The last moment at which a cancel still leaves nothing behind.
-    if cancel.is_requested() {
-        return Err(ExportError::Cancelled);
+        Ok(Self {
+            source,
+            sink,
+            options,
+            fingerprint,
+            image,
+            start: DiskHash::default(),
+        })
     }
-    sink.finish()?;
-    Ok(ExportReport {
-        md5,
-        virtual_size,
-        file_size,
-    })
+
+    /// Goes on with what an earlier export left in `sink`, if it was one of the same disk with the
+    /// same options, and the end of what it wrote is still there.
+    ///
+    /// # Errors
+    ///
+    /// [`ExportError::Resume`] says what stands against it; [`ExportError::Read`] and
+    /// [`ExportError::Write`]. The sink has then been dropped.
+    pub fn resume(
+        source: &'s dyn BlockRead,
+        mut sink: Box<dyn ByteSink>,
+        options: ExportOptions,
+    ) -> Result<Self, ExportError> {
+        let fingerprint = SourceFingerprint::take(source)?;
+        let (checkpoint, image) = resume::load(source, &fingerprint, sink.as_mut(), &options)?;
+        let position = checkpoint.position;
+        let md5 = match checkpoint.md5.map(|saved| saved.restore()) {
+            None => Md5::default(),
+            Some(Some(md5)) => md5,
+            Some(None) => {
+                return Err(ExportError::Resume {
+                    output: sink.name().to_owned(),
+                    source: CheckpointError::Field { name: "MD5 state" }.into(),
+                });
+            }
+        };
+        resume::verify_tail(source, sink.as_mut(), &image, position)?;
+        sink.cut_to(ByteOffset(image.end()))?;
+        Ok(Self {
+            source,
+            sink,
+            options,
+            fingerprint: options.checkpoints.map(|_| fingerprint),
+            image,
+            start: DiskHash { md5, position },
+        })
+    }
+
+    /// Where on the disk it begins.
+    pub fn position(&self) -> ByteOffset {
+        self.start.position
+    }
+
+    /// Writes all that is left.
+    ///
+    /// # Errors
+    ///
+    /// [`ExportError`]; the sink has then been dropped unfinished.
+    pub fn run(self, cancel: &Cancel, progress: &Progress) -> Result<Written, ExportError> {
+        let Self {
+            source,
+            mut sink,
+            options,
+            fingerprint,
+            image,
+            start,
+        } = self;
+        let virtual_size = image.virtual_size();
+        let position = start.position;
+        let interval = options.interval();
+        progress.reach(ByteCount(position.0));
+        let control = Control::new(cancel, progress);
+        let (md5, content) = thread::scope(|scope| {
+            let (buffers, give_back) = buffer_pool();
+            let (to_next, from_reader) = sync_channel(BUFFERS);
+            let control = &control;
+            let read = move || {
+                reader::run(
+                    source,
+                    virtual_size,
+                    position,
+                    interval,
+                    buffers,
+                    to_next,
+                    control,
+                )
+            };
+            let reader = spawn(scope, "ce-read", read)?;
+            let (hasher, from_last) = if options.hash {
+                let (to_sink, from_hasher) = sync_channel(BUFFERS);
+                let hash = move || hasher::run_through(start, from_reader, to_sink, control);
+                (Some(spawn(scope, "ce-hash", hash)?), from_hasher)
+            } else {
+                (None, from_reader)
+            };
+            let sink = sink.as_mut();
+            let fingerprint = fingerprint.as_ref();
+            let write = move || {
+                image::run(
+                    image,
+                    sink,
+                    position,
+                    fingerprint,
+                    from_last,
+                    give_back,
+                    control,
+                )
+            };
+            let writer = spawn(scope, "ce-sink", write)?;
+            let read = join(reader);
+            let hashed = hasher.map(join).transpose();
+            let written = join(writer);
+            control.outcome(read.and(hashed).and_then(|md5| Ok((md5, written?))))
+        })?;
+        Ok(Written {
+            report: ExportReport {
+                md5,
+                virtual_size,
+                file_size: content.file_size,
+            },
+            format: options.format,
+            content,
+            sink,
+        })
+    }
+}
+
+/// An image that is whole, but for its name.
+pub struct Written {
+    report: ExportReport,
+    format: ImageFormat,
+    content: Content,
+    sink: Box<dyn ByteSink>,
+}
+
+impl Written {
+    /// What has been written.
+    pub fn report(&self) -> &ExportReport {
+        &self.report
+    }
+
+    /// Reads the image back and compares its content with what was read from the disk: by its MD5,
+    /// or, if the disk was not hashed, by the identity that is computed in any case.
+    ///
+    /// # Errors
+    ///
+    /// [`ExportError::Verify`] if it differs: what was written is then removed, also where it would
+    /// be kept for a resume. [`ExportError::Write`] if it can't be read, and
+    /// [`ExportError::Cancelled`].
+    pub fn verify(mut self, cancel: &Cancel, progress: &Progress) -> Result<Self, ExportError> {
+        let sink = self.sink.as_mut();
+        match verify(
+            sink,
+            self.format,
+            &self.report,
+            &self.content,
+            cancel,
+            progress,
+        ) {
+            Ok(()) => Ok(self),
+            Err(error @ ExportError::Verify { .. }) => {
+                self.sink.discard();
+                Err(error)
+            }
+            Err(error) => Err(error),
+        }
+    }
+
+    /// Gives the image its name.
+    ///
+    /// # Errors
+    ///
+    /// [`ExportError::Write`], and [`ExportError::Cancelled`].
+    pub fn finish(self, cancel: &Cancel) -> Result<ExportReport, ExportError> {
+        // The last moment at which a cancel still leaves nothing behind.
+        if cancel.is_requested() {
+            return Err(ExportError::Cancelled);
+        }
+        self.sink.finish()?;
+        Ok(self.report)
+    }
+}
+
+/// The length of the smallest image of `source`: an image of it needs at least that much space.
+///
+/// A VHD always has the one length. A VHDX has at least its tables; how many blocks follow is known
+/// only when they have been read.
+///
+/// # Errors
+///
+/// [`ExportError::Geometry`] and [`ExportError::Vhd`] for a disk that no image can hold.
+pub fn smallest_file_size(
+    source: &dyn BlockRead,
+    format: ImageFormat,
+) -> Result<ByteCount, ExportError> {
+    Ok(Image::new(source, format)?.smallest_file_size())
 }
 
 /// Computes the MD5 of the content of `source`.
@@ -178,117 +386,15 @@ pub fn hash(
     thread::scope(|scope| {
         let (buffers, give_back) = buffer_pool();
         let (to_hasher, from_reader) = sync_channel(BUFFERS);
-        let read = || reader::run(source, size, buffers, to_hasher, &control);
+        let start = ByteOffset::ZERO;
+        let control = &control;
+        let read = move || reader::run(source, size, start, None, buffers, to_hasher, control);
         let reader = spawn(scope, "ce-read", read)?;
-        let hasher = spawn(scope, "ce-hash", || {
-            hasher::run_last(from_reader, give_back, &control)
+        let hasher = spawn(scope, "ce-hash", move || {
+            hasher::run_last(from_reader, give_back, control)
         })?;
         let read = join(reader);
         let hashed = join(hasher);
         control.outcome(read.and(hashed))
     })
 }
-
-/// A run of the disk on its way through the stages, in ascending order without gaps.
-struct Chunk {
-    /// Where on the disk it begins; a multiple of [`CHUNK`].
-    offset: ByteOffset,
-    body: ChunkBody,
-}
-
-enum ChunkBody {
-    /// The first `length` bytes of `buffer`.
-    Data { buffer: Buffer, length: usize },
-    /// Nothing but zeros.
-    Zero { length: ByteCount },
-}
-
-/// What all stages share: the wish to stop, the first error, and how far they are.
-struct Control<'a> {
-    cancel: &'a Cancel,
-    progress: &'a Progress,
-    first_error: std::sync::Mutex<Option<ExportError>>,
-}
-
-/// A stage has ended early. Why is known to [`Control`], or to a neighbour that has told it.
-struct Stopped;
-
-impl<'a> Control<'a> {
-    fn new(cancel: &'a Cancel, progress: &'a Progress) -> Self {
-        Self {
-            cancel,
-            progress,
-            first_error: std::sync::Mutex::new(None),
-        }
-    }
-
-    /// Notes why a stage stops, unless another was first.
-    fn fail(&self, error: impl Into<ExportError>) -> Stopped {
-        let mut first = self
-            .first_error
-            .lock()
-            .unwrap_or_else(|poisoned| poisoned.into_inner());
-        first.get_or_insert(error.into());
-        Stopped
-    }
-
-    /// Polled once a chunk by every stage.
-    fn check(&self) -> Result<(), Stopped> {
-        if self.cancel.is_requested() {
-            Err(self.fail(ExportError::Cancelled))
-        } else {
-            Ok(())
-        }
-    }
-
-    fn outcome<T>(&self, result: Result<T, Stopped>) -> Result<T, ExportError> {
-        result.map_err(|Stopped| {
-            let mut first = self
-                .first_error
-                .lock()
-                .unwrap_or_else(|poisoned| poisoned.into_inner());
-            first
-                .take()
-                .expect("a stage stops for an error it has noted, or after one that has")
-        })
-    }
-}
-
-fn buffer_pool() -> (Receiver<Buffer>, Sender<Buffer>) {
-    let (give_back, buffers) = channel();
-    for _ in 0..BUFFERS {
-        // The receiver is alive: it is returned below.
-        drop(give_back.send(Buffer::new(CHUNK)));
-    }
-    (buffers, give_back)
-}
-
-fn spawn<'scope, T: Send + 'scope>(
-    scope: &'scope thread::Scope<'scope, '_>,
-    name: &str,
-    run: impl FnOnce() -> T + Send + 'scope,
-) -> Result<thread::ScopedJoinHandle<'scope, T>, ExportError> {
-    let builder = thread::Builder::new().name(name.to_owned());
-    builder
-        .spawn_scoped(scope, run)
-        .map_err(ExportError::Thread)
-}
-
-fn join<T>(stage: thread::ScopedJoinHandle<'_, T>) -> T {
-    stage
-        .join()
-        .unwrap_or_else(|panic| std::panic::resume_unwind(panic))
-}
-
-fn send<T>(queue: &SyncSender<T>, item: T) -> Result<(), Stopped> {
-    queue.send(item).map_err(|_| Stopped)
-}
-
-/// The bytes of one read, and of one write where they are contiguous in the image.
-///
-/// A multiple of [`ce_vhdx::PIECE_LENGTH`] and of every alignment. Measured: larger ones gain nothing.
-const CHUNK: usize = 2 << 20;
-
-/// How many chunks may be under way. Enough for each of three stages to have one in hand, one
-/// waiting, and some slack for a destination that hesitates.
-const BUFFERS: usize = 10;

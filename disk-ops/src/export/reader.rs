@@ -4,30 +4,42 @@ use std::sync::mpsc::{Receiver, SyncSender};
 
 use ce_vhdx::is_zero;
 
-use super::{CHUNK, Chunk, ChunkBody, Control, Stopped, send};
+use super::CheckpointInterval;
+use super::stage::{CHUNK, Chunk, ChunkBody, Control, Stopped, send};
 use crate::block::{BlockRead, ExtentKind};
 use crate::buffer::Buffer;
 use crate::units::{ByteCount, ByteOffset};
 
-/// Sends the whole of `source`, and zeros behind its end up to `virtual_size`.
+/// Sends `source` from `start` on, a whole number of chunks, and zeros behind its end up to
+/// `virtual_size`; and a mark after every `interval`.
 ///
 /// The chunks do not depend on where the holes of the source lie, except in being called zero.
 pub(super) fn run(
     source: &dyn BlockRead,
     virtual_size: ByteCount,
+    start: ByteOffset,
+    interval: Option<CheckpointInterval>,
     buffers: Receiver<Buffer>,
     next: SyncSender<Chunk>,
     control: &Control<'_>,
 ) -> Result<(), Stopped> {
     let disk_end = source.size().0;
-    let mut offset = 0;
+    let mut offset = start.0;
     let mut spare = None;
+    let mut unmarked = Unmarked::default();
     while offset < disk_end {
         control.check()?;
+        if interval.is_some_and(|interval| unmarked.is_more_than(&interval)) {
+            unmarked = Unmarked::default();
+            let body = ChunkBody::Mark { md5: None };
+            let offset = ByteOffset(offset);
+            send(&next, Chunk { offset, body })?;
+        }
         let known_zero = zeros_from(source, offset, control)?;
         if known_zero > 0 {
             send(&next, zero_chunk(offset, known_zero))?;
             offset += known_zero;
+            unmarked.zeros += known_zero;
             continue;
         }
         let length = (CHUNK as u64).min(disk_end - offset) as usize;
@@ -50,12 +62,28 @@ pub(super) fn run(
         };
         send(&next, chunk)?;
         offset += length as u64;
+        unmarked.data += length as u64;
     }
     let padding = virtual_size.0.saturating_sub(disk_end);
     if padding > 0 {
         send(&next, zero_chunk(disk_end, padding))?;
     }
     Ok(())
+}
+
+/// What has been sent since the last mark.
+#[derive(Default)]
+struct Unmarked {
+    /// In bytes that had to be read.
+    data: u64,
+    /// In bytes that were known to be zero.
+    zeros: u64,
+}
+
+impl Unmarked {
+    fn is_more_than(&self, interval: &CheckpointInterval) -> bool {
+        self.data >= interval.data.0 || self.zeros >= interval.zeros.0
+    }
 }
 
 /// How many bytes from `offset` are known to be zero without reading them, in whole chunks.

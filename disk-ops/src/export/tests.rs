@@ -9,8 +9,10 @@ use ce_vhdx::VhdxReader;
 use digest::Digest;
 use proptest::prelude::*;
 
+use super::stage::CHUNK;
 use super::*;
-use crate::block::MemoryDisk;
+use crate::block::{BlockError, MemoryDisk};
+use crate::sink::SinkError;
 use crate::units::{SectorSize, SectorSizes};
 
 const MIB: u64 = 1 << 20;
@@ -22,6 +24,10 @@ struct Shelf(Arc<Mutex<ShelfState>>);
 #[derive(Debug, Default)]
 struct ShelfState {
     bytes: Vec<u8>,
+    /// The checkpoint that was kept last.
+    state: Option<Vec<u8>>,
+    states: usize,
+    discarded: bool,
     operations: usize,
     fail_at: Option<usize>,
     finished: bool,
@@ -37,6 +43,13 @@ impl Shelf {
 
     fn sink(&self) -> Box<dyn ByteSink> {
         Box::new(ShelfSink(self.clone()))
+    }
+
+    /// Nothing fails any more, and nothing has been dropped.
+    fn mend(&self) {
+        let mut state = self.0.lock().unwrap();
+        state.fail_at = None;
+        state.dropped = false;
     }
 
     fn bytes(&self) -> Vec<u8> {
@@ -59,7 +72,8 @@ impl Shelf {
     fn operate(&self, run: impl FnOnce(&mut ShelfState)) -> Result<(), SinkError> {
         let mut state = self.0.lock().unwrap();
         state.operations += 1;
-        if state.fail_at == Some(state.operations - 1) {
+        // What is cut off once stays so.
+        if state.fail_at.is_some_and(|at| at < state.operations) {
             return Err(SinkError::Write {
                 output: "shelf".into(),
                 offset: ByteOffset::ZERO,
@@ -80,14 +94,20 @@ impl ByteSink for ShelfSink {
     }
 
     fn write_at(&mut self, offset: ByteOffset, bytes: &[u8]) -> Result<(), SinkError> {
-        self.0.operate(|state| {
+        let put = |state: &mut ShelfState, bytes: &[u8]| {
             let start = offset.0 as usize;
             let end = start + bytes.len();
             if state.bytes.len() < end {
                 state.bytes.resize(end, 0);
             }
             state.bytes[start..end].copy_from_slice(bytes);
-        })
+        };
+        let written = self.0.operate(|state| put(state, bytes));
+        if written.is_err() {
+            // Part of a write that fails has happened.
+            put(&mut self.0.0.lock().unwrap(), &bytes[..bytes.len() / 2]);
+        }
+        written
     }
 
     fn extend_with_zeros(
@@ -107,6 +127,35 @@ impl ByteSink for ShelfSink {
 
     fn flush(&mut self) -> Result<(), SinkError> {
         self.0.operate(|_| {})
+    }
+
+    fn read_at(&mut self, offset: ByteOffset, buffer: &mut [u8]) -> Result<usize, SinkError> {
+        let mut read = 0;
+        self.0.operate(|state| {
+            let there = state.bytes.get(offset.0 as usize..).unwrap_or_default();
+            read = there.len().min(buffer.len());
+            buffer[..read].copy_from_slice(&there[..read]);
+        })?;
+        Ok(read)
+    }
+
+    fn save_state(&mut self, saved: &[u8]) -> Result<(), SinkError> {
+        self.0.operate(|state| {
+            state.states += 1;
+            state.state = Some(saved.to_vec());
+        })
+    }
+
+    fn load_state(&mut self) -> Result<Option<Vec<u8>>, SinkError> {
+        Ok(self.0.0.lock().unwrap().state.clone())
+    }
+
+    fn cut_to(&mut self, end: ByteOffset) -> Result<(), SinkError> {
+        self.0.operate(|state| state.bytes.truncate(end.0 as usize))
+    }
+
+    fn discard(self: Box<Self>) {
+        self.0.0.lock().unwrap().discarded = true;
     }
 
     fn finish(self: Box<Self>) -> Result<(), SinkError> {
@@ -153,7 +202,11 @@ fn export_to(
     format: ImageFormat,
     hash: bool,
 ) -> Result<ExportReport, ExportError> {
-    let options = ExportOptions { format, hash };
+    let options = ExportOptions {
+        format,
+        hash,
+        checkpoints: None,
+    };
     let (cancel, progress) = (Cancel::default(), Progress::default());
     let report = export(disk, shelf.sink(), &options, &cancel, &progress)?;
     assert_eq!(progress.done(), report.virtual_size);
@@ -279,7 +332,8 @@ fn whatever_operation_fails_nothing_is_taken_for_an_image() {
             // Cut before the head is written, the file is no VHDX; after that it is whole, and only
             // its name is missing.
             let bytes = shelf.bytes();
-            if format == vhdx(1) && bytes != whole.bytes() {
+            let has_head = bytes.starts_with(b"vhdxfile");
+            if format == vhdx(1) && bytes != whole.bytes() && !has_head {
                 assert!(
                     VhdxReader::open(&bytes[..]).is_err(),
                     "cut at operation {operation}"
@@ -331,6 +385,7 @@ fn a_cancel_is_noticed_at_any_moment() {
         let options = ExportOptions {
             format: vhdx(2),
             hash: true,
+            checkpoints: None,
         };
         let result = export(&source, shelf.sink(), &options, &cancel, &progress);
         canceller.join().unwrap();
@@ -355,4 +410,340 @@ fn a_cancel_does_not_wait_for_the_end_of_a_hole() {
     let result = hash(&source, &cancel, &Progress::default());
     canceller.join().unwrap();
     assert!(matches!(result, Err(ExportError::Cancelled)), "{result:?}");
+}
+
+/// Checkpoints as often as there can be any.
+const OFTEN: CheckpointInterval = CheckpointInterval {
+    data: ByteCount(1),
+    zeros: ByteCount::mib(4),
+};
+
+fn resumable(format: ImageFormat, hash: bool) -> ExportOptions {
+    ExportOptions {
+        format,
+        hash,
+        checkpoints: Some(OFTEN),
+    }
+}
+
+fn run_to_end(export: Export<'_>) -> Result<ExportReport, ExportError> {
+    let (cancel, progress) = (Cancel::default(), Progress::default());
+    export.run(&cancel, &progress)?.finish(&cancel)
+}
+
+/// As someone does who wants the image whatever has happened before; says where it began.
+fn resume_or_begin(
+    shelf: &Shelf,
+    disk: &MemoryDisk,
+    options: ExportOptions,
+) -> (ByteOffset, Result<ExportReport, ExportError>) {
+    let export = match Export::resume(disk, shelf.sink(), options) {
+        Ok(export) => export,
+        Err(ExportError::Resume {
+            source: ResumeError::NoCheckpoint,
+            ..
+        }) => {
+            shelf.0.lock().unwrap().bytes.clear();
+            Export::begin(disk, shelf.sink(), options).ok().unwrap()
+        }
+        Err(error) => return (ByteOffset::ZERO, Err(error)),
+    };
+    (export.position(), run_to_end(export))
+}
+
+/// What stands against a resume, in words.
+fn refusal(shelf: &Shelf, disk: &MemoryDisk, options: ExportOptions) -> ResumeError {
+    match Export::resume(disk, shelf.sink(), options).err() {
+        Some(ExportError::Resume { source, .. }) => source,
+        other => panic!("{other:?}"),
+    }
+}
+
+/// What is left of an export of the small disk that was cut in the middle.
+fn cut_in_the_middle(options: ExportOptions) -> Shelf {
+    let shelf = Shelf::failing_at(10);
+    let export = Export::begin(&small_disk(), shelf.sink(), options).map(run_to_end);
+    assert!(export.ok().unwrap().is_err());
+    shelf.mend();
+    shelf
+}
+
+#[test]
+fn wherever_an_export_is_cut_it_is_resumed_to_the_same_image() {
+    let disk = small_disk();
+    for (format, hash) in [
+        (vhdx(1), true),
+        (vhdx(2), false),
+        (vhdx(8), true),
+        (ImageFormat::FixedVhd, true),
+    ] {
+        let options = resumable(format, hash);
+        let whole = Shelf::default();
+        let expected = export(
+            &disk,
+            whole.sink(),
+            &options,
+            &Cancel::default(),
+            &Progress::default(),
+        )
+        .unwrap();
+        let mut resumed = 0;
+        for operation in 0..whole.operations() {
+            let shelf = Shelf::failing_at(operation);
+            let cut = run_to_end(Export::begin(&disk, shelf.sink(), options).ok().unwrap());
+            assert!(
+                matches!(cut, Err(ExportError::Write(_))),
+                "{operation}: {cut:?}"
+            );
+            shelf.mend();
+            let (start, report) = resume_or_begin(&shelf, &disk, options);
+            assert_eq!(
+                report.unwrap(),
+                expected,
+                "{format:?} cut at operation {operation}"
+            );
+            assert!(
+                shelf.bytes() == whole.bytes() && shelf.is_finished(),
+                "{format:?} cut at operation {operation}"
+            );
+            resumed += usize::from(start > ByteOffset::ZERO);
+        }
+        assert!(
+            resumed > whole.operations() / 2,
+            "{resumed} of {}",
+            whole.operations()
+        );
+    }
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 24, ..ProptestConfig::default() })]
+
+    #[test]
+    fn an_export_that_is_cut_again_and_again_ends_in_the_same_image(
+        stretches in prop::collection::vec((0u64..60 * MIB, 1usize..9_000_000, any::<u8>()), 1..6),
+        cuts in prop::collection::vec(1usize..30, 0..12),
+        format in prop::sample::select(vec![vhdx(1), vhdx(4), vhdx(32), ImageFormat::FixedVhd]),
+    ) {
+        let mut source = MemoryDisk::new(ByteCount(60 * MIB + 1536), SectorSizes::B512);
+        for (at, length, seed) in &stretches {
+            let length = (*length).min((source.size().0 - at) as usize);
+            let bytes: Vec<u8> = (0..length).map(|i| (i >> 7) as u8 ^ seed).collect();
+            source.write(ByteOffset(*at), &bytes);
+        }
+        let options = resumable(format, true);
+        let whole = Shelf::default();
+        let (cancel, progress) = (Cancel::default(), Progress::default());
+        let expected = export(&source, whole.sink(), &options, &cancel, &progress).unwrap();
+
+        let shelf = Shelf::default();
+        for more in cuts {
+            let at = shelf.operations() + more;
+            shelf.0.lock().unwrap().fail_at = Some(at);
+            let (_, report) = resume_or_begin(&shelf, &source, options);
+            if report.is_ok() {
+                break;
+            }
+        }
+        shelf.mend();
+        if !shelf.is_finished() {
+            let (_, report) = resume_or_begin(&shelf, &source, options);
+            prop_assert_eq!(report.unwrap(), expected);
+        }
+        prop_assert!(shelf.bytes() == whole.bytes());
+    }
+
+    // The checksum is right, so everything behind it is looked at.
+    #[test]
+    fn whatever_a_checkpoint_says_a_resume_ends_in_an_image_or_a_refusal(
+        changes in prop::collection::vec((any::<prop::sample::Index>(), any::<u8>()), 1..8),
+    ) {
+        let options = resumable(vhdx(2), true);
+        let shelf = cut_in_the_middle(options);
+        {
+            let mut state = shelf.0.lock().unwrap();
+            let saved = state.state.as_mut().unwrap();
+            saved.truncate(saved.len() - blake3::OUT_LEN);
+            for (at, value) in changes {
+                let at = at.index(saved.len());
+                saved[at] = value;
+            }
+            saved.extend(blake3::hash(saved).as_bytes().as_slice());
+        }
+        match resume_or_begin(&shelf, &small_disk(), options).1 {
+            Ok(report) => prop_assert_eq!(report.virtual_size, small_disk().size()),
+            Err(ExportError::Resume { .. }) => {}
+            Err(other) => prop_assert!(false, "{:?}", other),
+        }
+    }
+}
+
+#[test]
+fn a_disk_that_has_changed_is_not_gone_on_with() {
+    let options = resumable(vhdx(2), true);
+    let shelf = cut_in_the_middle(options);
+    let before = shelf.bytes();
+    let mut changed = small_disk();
+    changed.write(ByteOffset(24 * MIB), b"else");
+    let error = refusal(&shelf, &changed, options);
+    assert!(
+        matches!(error, ResumeError::SourceChanged { .. }),
+        "{error}"
+    );
+    assert!(shelf.bytes() == before, "what was there is still there");
+    assert_eq!(
+        resume_or_begin(&shelf, &small_disk(), options)
+            .1
+            .ok()
+            .map(|_| ()),
+        Some(())
+    );
+}
+
+#[test]
+fn other_options_are_refused_by_name() {
+    let options = resumable(vhdx(2), true);
+    let shelf = cut_in_the_middle(options);
+    for (other, said) in [
+        (
+            resumable(vhdx(32), true),
+            "block size 2.0 MiB, now 32.0 MiB",
+        ),
+        (resumable(vhdx(2), false), "hash wanted, now not wanted"),
+        (
+            resumable(ImageFormat::FixedVhd, true),
+            "format VHDX, now VHD",
+        ),
+    ] {
+        let error = refusal(&shelf, &small_disk(), other).to_string();
+        assert!(error.contains(said), "{error}");
+    }
+}
+
+#[test]
+fn a_tail_that_was_lost_is_not_trusted() {
+    let options = resumable(vhdx(2), true);
+    let whole = Shelf::default();
+    let (cancel, progress) = (Cancel::default(), Progress::default());
+    export(&small_disk(), whole.sink(), &options, &cancel, &progress).unwrap();
+    let checkpoint = |shelf: &Shelf| {
+        let state = shelf.0.lock().unwrap().state.clone();
+        Checkpoint::parse(&state.unwrap()).unwrap()
+    };
+    let last = checkpoint(&whole);
+    assert!(last.image.end > 8 * MIB, "{last:?}");
+    type Damage = fn(&mut Vec<u8>, usize);
+    let damages: [Damage; 3] = [
+        |bytes, end| bytes[end - 1] ^= 1,
+        |bytes, end| bytes.truncate(end - 1),
+        |bytes, end| bytes[end - 4096..end].fill(0),
+    ];
+    for damage in damages {
+        let shelf = Shelf::default();
+        {
+            let mut state = shelf.0.lock().unwrap();
+            state.state = whole.0.lock().unwrap().state.clone();
+            state.bytes = whole.bytes();
+            damage(&mut state.bytes, last.image.end as usize);
+        }
+        let error = refusal(&shelf, &small_disk(), options);
+        assert!(matches!(error, ResumeError::TailDiffers { .. }), "{error}");
+    }
+}
+
+#[test]
+fn a_damaged_checkpoint_is_refused() {
+    let options = resumable(vhdx(2), true);
+    let shelf = cut_in_the_middle(options);
+    shelf.0.lock().unwrap().state.as_mut().unwrap()[100] ^= 1;
+    let error = refusal(&shelf, &small_disk(), options);
+    let damaged = matches!(error, ResumeError::Checkpoint(CheckpointError::Damaged));
+    assert!(damaged, "{error}");
+}
+
+#[test]
+fn an_empty_disk_has_few_checkpoints() {
+    let source = disk(1 << 41, &[]);
+    let shelf = Shelf::default();
+    let options = ExportOptions {
+        format: vhdx(32),
+        hash: false,
+        checkpoints: Some(CheckpointInterval::default()),
+    };
+    export(
+        &source,
+        shelf.sink(),
+        &options,
+        &Cancel::default(),
+        &Progress::default(),
+    )
+    .unwrap();
+    let states = shelf.0.lock().unwrap().states;
+    assert!((16..=32).contains(&states), "{states} for 2 TiB");
+}
+
+#[test]
+fn an_image_that_is_read_back_is_what_was_written_or_is_discarded() {
+    let (cancel, progress) = (Cancel::default(), Progress::default());
+    for (format, hash) in [
+        (vhdx(1), true),
+        (vhdx(4), false),
+        (ImageFormat::FixedVhd, true),
+        (ImageFormat::FixedVhd, false),
+    ] {
+        let written = |shelf: &Shelf| {
+            let options = resumable(format, hash);
+            let source = small_disk();
+            let export = Export::begin(&source, shelf.sink(), options).ok().unwrap();
+            export.run(&cancel, &progress).ok().unwrap()
+        };
+        let shelf = Shelf::default();
+        let whole = written(&shelf)
+            .verify(&cancel, &Progress::default())
+            .ok()
+            .unwrap();
+        whole.finish(&cancel).unwrap();
+
+        let payload = if format == ImageFormat::FixedVhd {
+            100
+        } else {
+            (4 << 20) + 100
+        };
+        for at in [payload, shelf.bytes().len() / 2] {
+            let shelf = Shelf::default();
+            let written = written(&shelf);
+            shelf.0.lock().unwrap().bytes[at] ^= 0x20;
+            let error = written.verify(&cancel, &Progress::default()).err().unwrap();
+            assert!(matches!(error, ExportError::Verify { .. }), "{at}: {error}");
+            assert!(shelf.0.lock().unwrap().discarded);
+        }
+    }
+}
+
+#[test]
+fn a_damaged_table_is_found_by_reading_back() {
+    let (cancel, progress) = (Cancel::default(), Progress::default());
+    let shelf = Shelf::default();
+    let source = small_disk();
+    let export = Export::begin(&source, shelf.sink(), resumable(vhdx(2), false));
+    let written = export.ok().unwrap().run(&cancel, &progress).ok().unwrap();
+    // The second entry of the block allocation table now says what the first does.
+    let first = shelf.bytes()[3 << 20..][..8].to_vec();
+    shelf.0.lock().unwrap().bytes[(3 << 20) + 8..][..8].copy_from_slice(&first);
+    let error = written.verify(&cancel, &progress).err().unwrap();
+    assert!(error.to_string().contains("cannot be read"), "{error}");
+}
+
+#[test]
+fn a_failure_to_read_back_is_no_difference() {
+    let (cancel, progress) = (Cancel::default(), Progress::default());
+    let shelf = Shelf::default();
+    let source = small_disk();
+    let export = Export::begin(&source, shelf.sink(), resumable(vhdx(2), true));
+    let written = export.ok().unwrap().run(&cancel, &progress).ok().unwrap();
+    let at = shelf.operations() + 3;
+    shelf.0.lock().unwrap().fail_at = Some(at);
+    let error = written.verify(&cancel, &progress).err().unwrap();
+    assert!(matches!(error, ExportError::Write(_)), "{error}");
+    assert!(!shelf.0.lock().unwrap().discarded);
 }

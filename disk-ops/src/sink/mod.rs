@@ -5,16 +5,29 @@ use std::io;
 use crate::units::{ByteCount, ByteOffset};
 
 mod file;
+mod name;
 pub mod smb;
 
 pub use file::FileSink;
+pub use name::{NameProblem, check_name};
+
+/// What becomes of files that are there already, and of an unfinished one.
+#[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
+pub struct SinkOptions {
+    /// An image of the final name is replaced by the finished one. Otherwise it is an error.
+    pub overwrite: bool,
+    /// An image that is not finished is left under its partial name, for a resume. Otherwise it is
+    /// removed.
+    pub keep_partial: bool,
+}
 
 /// An output file that is written mostly in ascending order and becomes visible when it is whole.
 ///
 /// ```text
 ///  "name.vhdx.partial" --> write_at*, extend_with_zeros* --> flush --> write_at (head) --> finish
-///          |                                                                                 |
-///   dropped: removed                                                             renamed "name.vhdx"
+///          |                       |                                                         |
+///   dropped: removed    save_state: "name.vhdx.partial.state"                    renamed "name.vhdx"
+///   (or kept)
 /// ```
 pub trait ByteSink: Send {
     /// What to call the output in a message: its final name.
@@ -43,6 +56,39 @@ pub trait ByteSink: Send {
     ///
     /// As for [`write_at`](Self::write_at).
     fn flush(&mut self) -> Result<(), SinkError>;
+
+    /// Reads back as much of `buffer` as the file has from `offset` on, and says how much.
+    ///
+    /// # Errors
+    ///
+    /// As for [`write_at`](Self::write_at), also of an earlier write.
+    fn read_at(&mut self, offset: ByteOffset, buffer: &mut [u8]) -> Result<usize, SinkError>;
+
+    /// Keeps `state` beside the unfinished file, in place of what was kept there before, once all
+    /// that was written so far is as durable as [`flush`](Self::flush) makes it.
+    ///
+    /// # Errors
+    ///
+    /// As for [`write_at`](Self::write_at).
+    fn save_state(&mut self, state: &[u8]) -> Result<(), SinkError>;
+
+    /// The state that was kept last; `None` if none was.
+    ///
+    /// # Errors
+    ///
+    /// As for [`write_at`](Self::write_at).
+    fn load_state(&mut self) -> Result<Option<Vec<u8>>, SinkError>;
+
+    /// Forgets what lies behind `end`, where writing goes on. A sink that can't shorten its file
+    /// relies on all of that being written again, and finds out when it finishes.
+    ///
+    /// # Errors
+    ///
+    /// As for [`write_at`](Self::write_at).
+    fn cut_to(&mut self, end: ByteOffset) -> Result<(), SinkError>;
+
+    /// Removes the unfinished file and its state, even where they would be kept for a resume.
+    fn discard(self: Box<Self>);
 
     /// Flushes, and gives the whole file its final name.
     ///
@@ -100,6 +146,17 @@ pub enum SinkError {
         length: ByteCount,
         /// What the file system says is free.
         available: ByteCount,
+    },
+    /// What was written could not be read back.
+    #[error("{output}: reading back at {offset} failed")]
+    ReadBack {
+        /// The name of the file.
+        output: String,
+        /// Where the read began.
+        offset: ByteOffset,
+        /// What the operating system said.
+        #[source]
+        source: io::Error,
     },
     /// A share failed; its error says in what way, and whether trying again can help.
     #[error(transparent)]

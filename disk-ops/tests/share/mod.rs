@@ -97,37 +97,18 @@ impl Setup {
         let output = fed(pdbedit, &format!("{PASSWORD}\n{PASSWORD}\n"));
         assert!(output.status.success(), "pdbedit: {output:?}");
 
-        let mut smbd = match self.tmpfs {
-            None => user.command("smbd", root),
-            Some(bytes) => user.command_with_tmpfs("smbd", root, bytes),
-        };
-        // smbd makes a session of its own and fails if it is the leader of a group already. With
-        // --no-process-group it would take the test's own group with it when it ends.
-        smbd.arg("--foreground").arg("-l").arg(root.join("log"));
-        smbd.arg("-s").arg(root.join("smb.conf"));
-        smbd.stdin(Stdio::null());
-        smbd.stdout(fs::File::create(root.join("log/stdout")).unwrap());
-        smbd.stderr(fs::File::create(root.join("log/stderr")).unwrap());
-        let listener = smbd.spawn().unwrap();
+        let listener = user.smbd(root, self.tmpfs).spawn().unwrap();
         let mut server = Server {
             dir,
             port,
-            user: user.name,
+            user,
+            is_private: self.tmpfs.is_some(),
             listener,
         };
-        let patience = Instant::now() + Duration::from_secs(20);
-        while TcpStream::connect(("127.0.0.1", port)).is_err() {
-            if server.listener.try_wait().unwrap().is_some() {
-                return Err(server.log());
-            }
-            assert!(
-                Instant::now() < patience,
-                "smbd does not listen:\n{}",
-                server.log()
-            );
-            sleep(Duration::from_millis(20));
+        match server.wait_until_it_listens() {
+            true => Ok(server),
+            false => Err(server.log()),
         }
-        Ok(server)
     }
 
     fn conf(&self, root: &Path, port: u16, user: &str) -> String {
@@ -189,14 +170,52 @@ impl Setup {
 pub struct Server {
     dir: TempDir,
     port: u16,
-    user: String,
+    user: User,
+    /// The share is a file system that only the server sees.
+    is_private: bool,
     listener: Child,
 }
 
 impl Server {
     /// The name of the user.
     pub fn user(&self) -> &str {
-        &self.user
+        &self.user.name
+    }
+
+    /// The port that it listens on.
+    pub fn port(&self) -> u16 {
+        self.port
+    }
+
+    /// Ends the server and everything it has started, as a crash would.
+    pub fn stop(&mut self) {
+        // The group, which smbd has to itself: children outlive a listener that is killed.
+        if let Some(group) = Pid::from_raw(self.listener.id() as i32) {
+            let _ = kill_process_group(group, Signal::KILL);
+        }
+        // Before it made that group.
+        let _ = self.listener.kill();
+        let _ = self.listener.wait();
+    }
+
+    /// Starts a server that was stopped, on the same port and with the same folder.
+    pub fn start_again(&mut self) {
+        self.listener = self.user.smbd(self.dir.path(), None).spawn().unwrap();
+        assert!(self.wait_until_it_listens(), "{}", self.log());
+    }
+
+    /// Says whether it does; if not, it has ended.
+    fn wait_until_it_listens(&mut self) -> bool {
+        let patience = Instant::now() + Duration::from_secs(20);
+        while TcpStream::connect(("127.0.0.1", self.port)).is_err() {
+            if self.listener.try_wait().unwrap().is_some() {
+                return false;
+            }
+            let log = self.log();
+            assert!(Instant::now() < patience, "smbd does not listen:\n{log}");
+            sleep(Duration::from_millis(20));
+        }
+        true
     }
 
     /// `smb://127.0.0.1:PORT/` and what follows.
@@ -206,9 +225,11 @@ impl Server {
 
     /// The folder of `[share]`, as the server sees it.
     pub fn folder(&self) -> PathBuf {
-        let inside = self.dir.path().join("share");
-        let inside = inside.strip_prefix("/").unwrap();
-        // A share on a file system of its own can be seen by the server only.
+        let folder = self.dir.path().join("share");
+        if !self.is_private {
+            return folder;
+        }
+        let inside = folder.strip_prefix("/").unwrap();
         Path::new("/proc")
             .join(self.listener.id().to_string())
             .join("root")
@@ -237,10 +258,19 @@ impl Server {
         }
     }
 
+    /// Kills every process that serves a connection now, and says how many there were.
+    pub fn kill_connections(&self) -> usize {
+        let pids = self.connections();
+        let killed = pids
+            .iter()
+            .filter(|pid| kill_process(**pid, Signal::KILL).is_ok());
+        killed.count()
+    }
+
     /// Runs a command of smbclient on `[share]` and returns what it printed.
     pub fn smbclient(&self, command: &str) -> String {
         let authentication = self.dir.path().join("authentication");
-        let text = format!("username = {}\npassword = {PASSWORD}\n", self.user);
+        let text = format!("username = {}\npassword = {PASSWORD}\n", self.user.name);
         fs::write(&authentication, text).unwrap();
         let output = Command::new("smbclient")
             .args(["//127.0.0.1/share", "-m", "SMB3", "-p"])
@@ -283,13 +313,7 @@ impl Server {
 
 impl Drop for Server {
     fn drop(&mut self) {
-        // The group, which smbd has to itself: children outlive a listener that is killed.
-        if let Some(group) = Pid::from_raw(self.listener.id() as i32) {
-            let _ = kill_process_group(group, Signal::KILL);
-        }
-        // Before it made that group.
-        let _ = self.listener.kill();
-        let _ = self.listener.wait();
+        self.stop();
     }
 }
 
@@ -415,6 +439,22 @@ impl User {
             .env("HOME", home)
             .env("PATH", "/usr/sbin:/usr/bin:/sbin:/bin");
         command
+    }
+
+    /// The server with the configuration below `root`, perhaps with a small tmpfs as its share.
+    fn smbd(&self, root: &Path, tmpfs: Option<u64>) -> Command {
+        let mut smbd = match tmpfs {
+            None => self.command("smbd", root),
+            Some(bytes) => self.command_with_tmpfs("smbd", root, bytes),
+        };
+        // smbd makes a session of its own and fails if it is the leader of a group already. With
+        // --no-process-group it would take the test's own group with it when it ends.
+        smbd.arg("--foreground").arg("-l").arg(root.join("log"));
+        smbd.arg("-s").arg(root.join("smb.conf"));
+        smbd.stdin(Stdio::null());
+        smbd.stdout(fs::File::create(root.join("log/stdout")).unwrap());
+        smbd.stderr(fs::File::create(root.join("log/stderr")).unwrap());
+        smbd
     }
 
     fn words(&self, program: &str) -> Vec<String> {

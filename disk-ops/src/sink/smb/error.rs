@@ -32,6 +32,10 @@ impl SmbError {
         self
     }
 
+    pub(super) fn with_kind(self, kind: SmbErrorKind) -> Self {
+        Self { kind, ..self }
+    }
+
     /// What went wrong.
     pub fn kind(&self) -> &SmbErrorKind {
         &self.kind

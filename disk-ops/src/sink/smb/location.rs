@@ -4,6 +4,8 @@ use std::fmt;
 
 use md5::{Digest, Md5};
 
+use crate::sink::name::{LONGEST_NAME, NameProblem, check_name, utf16_length};
+
 /// A server by name and port.
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub struct SmbServer {
@@ -84,7 +86,7 @@ impl SmbLocation {
     pub fn within(folder: &str, name: &str) -> Result<Self, SmbLocationError> {
         let (server, share, path) = split(folder)?;
         if name.contains('/') {
-            return Err(refused(name, "has a separator in it"));
+            return Err(refused(name, NameProblem::Separator));
         }
         let path = path.strip_suffix('/').unwrap_or(path);
         let image = match path {
@@ -124,6 +126,11 @@ impl SmbLocation {
     pub fn state(&self) -> SmbPath {
         self.image.with_suffix(".partial.state")
     }
+
+    /// What [`state`](Self::state) is written as before it takes the place of the last one.
+    pub(super) fn new_state(&self) -> SmbPath {
+        self.state().with_suffix(NEW)
+    }
 }
 
 /// The location as it was written.
@@ -151,7 +158,10 @@ impl SmbPath {
     pub fn new(path: &str) -> Result<Self, SmbLocationError> {
         let parts = path
             .split('/')
-            .map(|part| check_name(part).map(|()| part.to_owned()))
+            .map(|part| match check_name(part) {
+                Ok(()) => Ok(part.to_owned()),
+                Err(problem) => Err(refused(part, problem)),
+            })
             .collect::<Result<Vec<_>, _>>()?;
         Ok(Self { parts })
     }
@@ -235,7 +245,7 @@ pub enum SmbLocationError {
         /// The part of the path.
         name: String,
         /// What is wrong with it, as the rest of a sentence.
-        problem: &'static str,
+        problem: NameProblem,
     },
 }
 
@@ -307,52 +317,11 @@ fn check_share(share: &str) -> Result<(), SmbLocationError> {
     }
 }
 
-/// The naming rules of Windows ("Naming Files, Paths, and Namespaces"), which every SMB server
-/// has to assume of its clients.
-fn check_name(name: &str) -> Result<(), SmbLocationError> {
-    let problem = if name.is_empty() {
-        "is empty"
-    } else if name == "." || name == ".." {
-        "leads out of its folder"
-    } else if name.chars().any(char::is_control) {
-        "has a control character in it"
-    } else if name.contains(['<', '>', ':', '"', '|', '?', '*', '\\']) {
-        "has one of < > : \" | ? * \\ in it"
-    } else if name.ends_with(['.', ' ']) {
-        "ends in a dot or a space"
-    } else if utf16_length(name) > LONGEST_NAME {
-        "is longer than 255 UTF-16 units"
-    } else if is_device(name) {
-        "is reserved for a device"
-    } else {
-        return Ok(());
-    };
-    Err(refused(name, problem))
-}
-
-fn refused(name: &str, problem: &'static str) -> SmbLocationError {
+fn refused(name: &str, problem: NameProblem) -> SmbLocationError {
     SmbLocationError::Name {
         name: name.escape_debug().to_string(),
         problem,
     }
-}
-
-/// Whether Windows takes the name for a device, with or without an extension.
-fn is_device(name: &str) -> bool {
-    let stem = name.split('.').next().unwrap_or(name).trim_end_matches(' ');
-    let stem = stem.to_uppercase();
-    if ["CON", "PRN", "AUX", "NUL", "CONIN$", "CONOUT$"].contains(&stem.as_str()) {
-        return true;
-    }
-    let digit = stem
-        .strip_prefix("COM")
-        .or_else(|| stem.strip_prefix("LPT"));
-    digit.is_some_and(|digit| {
-        let mut digits = digit.chars();
-        let first = digits.next();
-        digits.next().is_none()
-            && first.is_some_and(|c| c.is_ascii_digit() || "\u{b9}\u{b2}\u{b3}".contains(c))
-    })
 }
 
 /// The beginning of `name` and a digest of the whole, in at most `limit` UTF-16 units.
@@ -386,14 +355,10 @@ pub(super) fn percent_encoded(part: &str) -> String {
     })
 }
 
-fn utf16_length(text: &str) -> usize {
-    text.encode_utf16().count()
-}
-
+/// What is put behind the name of a file that is to take the place of another.
+pub(super) const NEW: &str = ".new";
 const SCHEME: &str = "smb://";
 const USUAL_PORT: u16 = 445;
-/// The longest name of a file on NTFS and in SMB, in UTF-16 units.
-const LONGEST_NAME: usize = 255;
 /// Room for the longest suffix that this module puts behind a name (`.partial.state.new`).
 const LONGEST_SUFFIX: usize = 18;
 /// In bytes. What Linux servers take as a path (`PATH_MAX`); bounds the work on a hostile text.

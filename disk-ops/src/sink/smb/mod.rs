@@ -34,4 +34,4 @@ pub use error::{SmbError, SmbErrorCode, SmbErrorKind};
 pub use location::{SmbLocation, SmbLocationError, SmbPath, SmbServer};
 pub use security::{SmbDialect, SmbEncryption, SmbSecurity, SmbTimeouts};
 pub use share::{ShareFile, ShareOpen, SmbMetadata, SmbShare};
-pub use sink::{SmbSink, SmbSinkOptions};
+pub use sink::SmbSink;

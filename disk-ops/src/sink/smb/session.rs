@@ -8,7 +8,7 @@ use std::sync::{Arc, OnceLock};
 use pavao::{SmbClient, SmbFile, SmbMode, SmbOpenOptions};
 
 use super::error::{During, SmbError, SmbErrorKind, answer, explain};
-use super::location::{SmbLocation, SmbPath};
+use super::location::{NEW, SmbLocation, SmbPath};
 use super::native::{Native, NativeFailure};
 use super::reach::CONNECT;
 use super::share::{ShareOpen, SmbMetadata};
@@ -215,7 +215,8 @@ impl<'c> Session<'c> {
             let at = offset.saturating_add(done as u64);
             let count = self.with_file(id, "reading", |file, position| {
                 move_to(file, position, at)?;
-                let rest = buffer.get_mut(done..).unwrap_or_default();
+                let end = buffer.len().min(done.saturating_add(MOST_READ));
+                let rest = buffer.get_mut(done..end).unwrap_or_default();
                 let count = file.read(rest)?;
                 *position += count as u64;
                 Ok(count)
@@ -318,7 +319,7 @@ impl<'c> Session<'c> {
 
     /// Puts a small file in the place of what was there, so that one or the other can be found.
     pub(super) fn replace_small(&mut self, path: &SmbPath, bytes: &[u8]) -> Result<(), SmbError> {
-        let new = path.with_suffix(".new");
+        let new = path.with_suffix(NEW);
         self.remove(&new)?;
         let failure = Arc::default();
         let id = self.open(
@@ -396,3 +397,7 @@ fn move_to(file: &mut SmbFile<'_>, position: &mut u64, offset: u64) -> std::io::
 
 const MAKE_FOLDER: &str = "making the folder";
 const RENAME: &str = "renaming the finished file";
+
+/// Asked for more than this at a time, libsmbclient sends several requests at once; past the end of
+/// a short file it then breaks the connection.
+const MOST_READ: usize = 8 << 20;

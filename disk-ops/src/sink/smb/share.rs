@@ -306,6 +306,31 @@ impl ShareFile {
         self.check()
     }
 
+    /// Puts a small file in the place of what was there ([`SmbShare::replace_small`]) when all that
+    /// was written so far has been accepted, and not if any of it fails. Does not wait for that: a
+    /// failure is reported by a later call, as that of a write is.
+    ///
+    /// # Errors
+    ///
+    /// The [`SmbError`] of an earlier write.
+    pub fn replace_small_after_writes(
+        &mut self,
+        path: &SmbPath,
+        bytes: Vec<u8>,
+    ) -> Result<(), SmbError> {
+        self.check()?;
+        self.push()?;
+        let (path, failure) = (path.clone(), Arc::clone(&self.failure));
+        self.share.send(Command::Call(Box::new(move |session| {
+            if failure.get().is_none()
+                && let Err(error) = session.replace_small(&path, &bytes)
+            {
+                // Only this thread sets it, and it was empty a moment ago.
+                let _ = failure.set(error);
+            }
+        })))
+    }
+
     /// The length of the file on the server, with everything written so far.
     ///
     /// # Errors
