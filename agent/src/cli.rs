@@ -1,8 +1,10 @@
 //! The command line.
 
 use std::path::PathBuf;
+use std::time::Duration;
 
-use ce_disk::units::{BlockSize, SectorSize};
+use ce_disk::sink::smb::{SmbDialect, SmbEncryption, SmbSecurity, SmbTimeouts};
+use ce_disk::units::{BlockSize, ByteCount, SectorSize};
 use clap::{Args, Parser, Subcommand, ValueEnum};
 
 /// Exports, prepares and publishes Windows disk images.
@@ -78,7 +80,7 @@ pub struct ExportArgs {
     #[command(flatten)]
     pub disk: DiskArgs,
 
-    /// Where to write the image
+    /// Where to write the image: a path, or smb://host[:port]/share/folder/name.vhdx
     #[arg(long, value_name = "DEST")]
     pub to: String,
 
@@ -94,9 +96,112 @@ pub struct ExportArgs {
     #[arg(long, value_name = "SIZE", value_parser = block_size)]
     pub block_size: Option<BlockSize>,
 
+    /// What becomes of images.
+    #[command(flatten)]
+    pub image: ImageArgs,
+
+    /// How a share is reached.
+    #[command(flatten)]
+    pub smb: SmbArgs,
+}
+
+/// What becomes of an image that is there, that is unfinished, and that is done.
+#[derive(Args, Clone, Copy, Debug)]
+pub struct ImageArgs {
     /// Replace the image if it exists
     #[arg(long)]
     pub overwrite: bool,
+
+    /// Go on with what an earlier run left; leave what a later one can go on with
+    #[arg(long)]
+    pub resume: bool,
+
+    /// Read the image back and compare its content before it gets its name
+    #[arg(long)]
+    pub verify: bool,
+
+    /// Save a checkpoint after as much data, in whole MiB [default: 256M]
+    #[arg(long, value_name = "SIZE", value_parser = whole_mib)]
+    pub checkpoint_every: Option<ByteCount>,
+}
+
+/// How a share is reached.
+#[derive(Args, Debug)]
+pub struct SmbArgs {
+    /// File with the credentials for a share (JSON: domain, username, password), closed to other
+    /// users [default: the file that $CE_SMB_CREDENTIALS names]
+    #[arg(long, value_name = "FILE")]
+    pub smb_credentials: Option<PathBuf>,
+
+    /// Whether what is sent to a share must be encrypted
+    #[arg(long, value_enum, default_value_t = Encryption::Required)]
+    pub smb_encryption: Encryption,
+
+    /// The oldest dialect that a server may speak
+    #[arg(long, value_enum, default_value_t = Dialect::Smb3_11, value_name = "VERSION")]
+    pub smb_min_dialect: Dialect,
+
+    /// How long a server may take to answer before it counts as lost
+    #[arg(long, value_name = "SECONDS", default_value_t = 60,
+          value_parser = clap::value_parser!(u16).range(1..=600))]
+    pub smb_timeout: u16,
+}
+
+impl SmbArgs {
+    /// How well connections have to be protected.
+    pub fn security(&self) -> SmbSecurity {
+        SmbSecurity {
+            oldest_dialect: match self.smb_min_dialect {
+                Dialect::Smb2_02 => SmbDialect::Smb2_02,
+                Dialect::Smb2_10 => SmbDialect::Smb2_10,
+                Dialect::Smb3_00 => SmbDialect::Smb3_00,
+                Dialect::Smb3_02 => SmbDialect::Smb3_02,
+                Dialect::Smb3_11 => SmbDialect::Smb3_11,
+            },
+            encryption: match self.smb_encryption {
+                Encryption::Required => SmbEncryption::Required,
+                Encryption::IfDemanded => SmbEncryption::IfDemanded,
+            },
+        }
+    }
+
+    /// How long to wait.
+    pub fn timeouts(&self) -> SmbTimeouts {
+        let answer = Duration::from_secs(self.smb_timeout.into());
+        SmbTimeouts {
+            connect: answer.min(SmbTimeouts::default().connect),
+            answer,
+        }
+    }
+}
+
+/// Whether connections are encrypted. They are signed in any case.
+#[derive(Clone, Copy, Debug, Eq, PartialEq, ValueEnum)]
+pub enum Encryption {
+    /// Only if the server demands it
+    IfDemanded,
+    /// Always
+    Required,
+}
+
+/// Versions of SMB.
+#[derive(Clone, Copy, Debug, Eq, PartialEq, ValueEnum)]
+pub enum Dialect {
+    /// Windows Vista, Server 2008
+    #[value(name = "2.0.2")]
+    Smb2_02,
+    /// Windows 7, Server 2008 R2
+    #[value(name = "2.1")]
+    Smb2_10,
+    /// Windows 8, Server 2012
+    #[value(name = "3.0")]
+    Smb3_00,
+    /// Windows 8.1, Server 2012 R2
+    #[value(name = "3.0.2")]
+    Smb3_02,
+    /// Windows 10, Server 2016
+    #[value(name = "3.1.1")]
+    Smb3_11,
 }
 
 /// The image formats.
@@ -134,9 +239,31 @@ pub struct RunArgs {
     #[arg(long)]
     pub disk: Option<PathBuf>,
 
-    /// Replace the image if it exists
-    #[arg(long)]
-    pub overwrite: bool,
+    /// File with the credentials that the request knows as ID
+    #[arg(long, value_name = "ID=FILE", value_parser = named_file)]
+    pub credential: Vec<(String, PathBuf)>,
+
+    /// What becomes of images.
+    #[command(flatten)]
+    pub image: ImageArgs,
+
+    /// How a share is reached.
+    #[command(flatten)]
+    pub smb: SmbArgs,
+}
+
+fn named_file(text: &str) -> Result<(String, PathBuf), String> {
+    match text.split_once('=') {
+        Some((id, file)) if !id.is_empty() && !file.is_empty() => Ok((id.into(), file.into())),
+        _ => Err("expected ID=FILE".into()),
+    }
+}
+
+/// Reads `32`, `32M` or `32MiB`; not 0, and at most a TiB.
+fn whole_mib(text: &str) -> Result<ByteCount, String> {
+    let size = mib(text).filter(|mib| (1..=1 << 20).contains(mib));
+    size.map(|mib| ByteCount::mib(mib.into()))
+        .ok_or_else(|| "a size is a number of MiB, from 1M to 1048576M".to_owned())
 }
 
 fn sector_size(text: &str) -> Result<SectorSize, String> {
@@ -146,16 +273,17 @@ fn sector_size(text: &str) -> Result<SectorSize, String> {
 
 /// Reads `32`, `32M` or `32MiB`.
 fn block_size(text: &str) -> Result<BlockSize, String> {
-    let mib = text
+    let bytes = mib(text).and_then(|mib| mib.checked_mul(1 << 20));
+    let size = bytes.and_then(BlockSize::from_bytes);
+    size.ok_or_else(|| "blocks are 1M, 2M, 4M and so on up to 256M".to_owned())
+}
+
+fn mib(text: &str) -> Option<u32> {
+    let number = text
         .strip_suffix("MiB")
         .or_else(|| text.strip_suffix('M'))
         .unwrap_or(text);
-    let bytes = mib
-        .parse::<u32>()
-        .ok()
-        .and_then(|mib| mib.checked_mul(1 << 20));
-    let size = bytes.and_then(BlockSize::from_bytes);
-    size.ok_or_else(|| "blocks are 1M, 2M, 4M and so on up to 256M".to_owned())
+    number.parse().ok()
 }
 
 #[cfg(test)]
@@ -167,6 +295,14 @@ mod tests {
     #[test]
     fn the_command_line_contradicts_itself_nowhere() {
         Cli::command().debug_assert();
+    }
+
+    #[test]
+    fn sizes_and_named_files_are_read_or_refused() {
+        assert_eq!(whole_mib("16M"), Ok(ByteCount::mib(16)));
+        assert!(whole_mib("0").is_err() && whole_mib("-1").is_err() && whole_mib("2G").is_err());
+        assert_eq!(named_file("7=/a=b"), Ok(("7".into(), "/a=b".into())));
+        assert!(named_file("7").is_err() && named_file("=x").is_err() && named_file("7=").is_err());
     }
 
     #[test]

@@ -1,20 +1,23 @@
 //! A job that someone runs by hand: words it, runs it, shows how it goes and what came of it.
 
-use std::fs;
 use std::io::Read;
+use std::os::fd::AsFd;
 use std::path::PathBuf;
 use std::sync::mpsc::{RecvTimeoutError, channel};
 use std::thread;
 use std::time::{Duration, Instant};
+use std::{env, fs};
 
 use ce_disk::export::ImageFormat;
+use ce_disk::sink::smb::SmbLocation;
 use signal_hook::consts::{SIGINT, SIGTERM};
+use zeroize::Zeroizing;
 
-use crate::cli::{Cli, Command, DiskArgs, ExportArgs, Format, RunArgs};
+use crate::cli::{Cli, Command, DiskArgs, ExportArgs, Format, RunArgs, SmbArgs};
 use crate::console::Console;
 use crate::job::{
-    Artifacts, DiskSpec, ErrorCode, ExportSpec, Job, JobError, JobSpec, LocalOverrides, Request,
-    Status, Watch, Work, execute,
+    Artifacts, Destination, DiskSpec, ErrorCode, ExportSpec, Job, JobError, JobSpec,
+    LocalOverrides, Request, ShareAccess, Status, Watch, Work, execute, guard_secrets,
 };
 
 /// Runs what the command line asks for and returns the exit code.
@@ -59,10 +62,6 @@ fn disk_spec(args: &DiskArgs) -> DiskSpec {
 }
 
 fn export_spec(args: &ExportArgs) -> Result<ExportSpec, JobError> {
-    if let Some((scheme, _)) = args.to.split_once("://") {
-        let problem = format!("this version of ce-agent cannot write to `{scheme}://`");
-        return Err(JobError::invalid("--to", problem));
-    }
     let format = match (args.format, args.block_size) {
         (Format::Vhdx, block_size) => ImageFormat::Vhdx(block_size.unwrap_or_default()),
         (Format::Vhd, None) => ImageFormat::FixedVhd,
@@ -74,11 +73,38 @@ fn export_spec(args: &ExportArgs) -> Result<ExportSpec, JobError> {
         }
     };
     Ok(ExportSpec {
-        output: PathBuf::from(&args.to),
+        destination: destination(args)?,
         format,
         hash: args.hash,
-        overwrite: args.overwrite,
+        overwrite: args.image.overwrite,
+        resume: args.image.resume,
+        verify: args.image.verify,
+        checkpoint_every: args.image.checkpoint_every,
     })
+}
+
+fn destination(args: &ExportArgs) -> Result<Destination, JobError> {
+    if Destination::is_share(&args.to) {
+        let location = SmbLocation::parse(&args.to);
+        let location = location.map_err(|error| JobError::invalid("--to", error))?;
+        let share = access(&args.smb, Vec::new()).share(location, None)?;
+        return Ok(Destination::Share(Box::new(share)));
+    }
+    if let Some((scheme, _)) = args.to.split_once("://") {
+        let problem = format!("this version of ce-agent cannot write to `{scheme}://`");
+        return Err(JobError::invalid("--to", problem));
+    }
+    Ok(Destination::File(PathBuf::from(&args.to)))
+}
+
+fn access(args: &SmbArgs, named_credentials: Vec<(String, PathBuf)>) -> ShareAccess {
+    let from_environment = || env::var_os("CE_SMB_CREDENTIALS").map(PathBuf::from);
+    ShareAccess {
+        credentials_file: args.smb_credentials.clone().or_else(from_environment),
+        named_credentials,
+        security: args.security(),
+        timeouts: args.timeouts(),
+    }
 }
 
 fn requested(args: &RunArgs) -> Result<JobSpec, JobError> {
@@ -86,21 +112,36 @@ fn requested(args: &RunArgs) -> Result<JobSpec, JobError> {
         let message = format!("cannot read {}: {error}", args.request.display());
         JobError::new(ErrorCode::InvalidRequest, message)
     };
-    let mut text = String::new();
+    // There may be a password in it.
+    guard_secrets()?;
+    // Reserved whole, so that it is never moved and left behind unwiped.
+    let mut text = Zeroizing::new(String::with_capacity(LONGEST_REQUEST + 1));
+    let limit = LONGEST_REQUEST as u64 + 1;
     if args.request.as_os_str() == "-" {
-        std::io::stdin()
-            .take(LONGEST_REQUEST)
-            .read_to_string(&mut text)
-            .map_err(unreadable)?;
+        // Without the buffer of standard input, which nobody wipes.
+        let stdin = fs::File::from(
+            std::io::stdin()
+                .as_fd()
+                .try_clone_to_owned()
+                .map_err(unreadable)?,
+        );
+        stdin.take(limit).read_to_string(&mut text)
     } else {
         let file = fs::File::open(&args.request).map_err(unreadable)?;
-        file.take(LONGEST_REQUEST)
-            .read_to_string(&mut text)
-            .map_err(unreadable)?;
+        file.take(limit).read_to_string(&mut text)
+    }
+    .map_err(unreadable)?;
+    if text.len() > LONGEST_REQUEST {
+        let message = format!("the request is longer than {LONGEST_REQUEST} bytes");
+        return Err(JobError::new(ErrorCode::InvalidRequest, message));
     }
     let local = LocalOverrides {
         disk: args.disk.clone(),
-        overwrite: args.overwrite,
+        overwrite: args.image.overwrite,
+        resume: args.image.resume,
+        verify: args.image.verify,
+        checkpoint_every: args.image.checkpoint_every,
+        access: access(&args.smb, args.credential.clone()),
     };
     Request::parse(&text)?.into_spec(local)
 }
@@ -173,4 +214,4 @@ fn stop_on_signals(watch: &Watch) -> std::io::Result<()> {
 const TICK: Duration = Duration::from_millis(100);
 
 /// Far more than any request needs.
-const LONGEST_REQUEST: u64 = 1 << 20;
+const LONGEST_REQUEST: usize = 1 << 20;

@@ -43,14 +43,15 @@ impl Console {
     /// Shows how far the job is. To be called often; most calls print nothing.
     pub fn progress(&mut self, spec: &JobSpec, watch: &Watch) {
         let Some(total) = watch.total() else { return };
-        let done = ByteCount(watch.progress.done().0.min(total.0));
+        let (step, done) = watch.step(spec.work.operation());
+        let done = done.min(total);
         if let Some(bar) = &self.bar {
             if bar.is_hidden() {
                 bar.set_style(bar_style());
                 bar.set_length(total.0);
                 bar.set_draw_target(ProgressDrawTarget::stderr());
             }
-            bar.set_message(spec.work.operation());
+            bar.set_message(step);
             bar.set_position(done.0);
             return;
         }
@@ -64,12 +65,11 @@ impl Console {
         }
         self.last_report = Instant::now();
         if self.options.json {
-            print_progress(spec, done, total);
+            print_progress(step, done, total);
         } else if !self.options.quiet {
             let rate = done.0 as f64 / self.started.elapsed().as_secs_f64() / MIB;
-            let operation = spec.work.operation();
             let percent = percent(done, total);
-            let line = format!("{operation}: {percent} % of {total}, {rate:.0} MiB/s");
+            let line = format!("{step}: {percent} % of {total}, {rate:.0} MiB/s");
             drop(writeln!(std::io::stderr(), "{line}"));
         }
     }
@@ -79,7 +79,8 @@ impl Console {
         if let Some(bar) = self.bar.take() {
             bar.finish_and_clear();
         } else if let Some(total) = watch.total().filter(|_| self.options.json) {
-            print_progress(spec, ByteCount(watch.progress.done().0.min(total.0)), total);
+            let (step, done) = watch.step(spec.work.operation());
+            print_progress(step, done.min(total), total);
         }
     }
 
@@ -111,10 +112,10 @@ fn bar_style() -> ProgressStyle {
     ProgressStyle::with_template(template).unwrap_or_else(|_| ProgressStyle::default_bar())
 }
 
-fn print_progress(spec: &JobSpec, done: ByteCount, total: ByteCount) {
+fn print_progress(step: &str, done: ByteCount, total: ByteCount) {
     print_line(&json!({
         "event": "progress",
-        "step": spec.work.operation(),
+        "step": step,
         "bytesDone": done.0,
         "bytesTotal": total.0,
         "percent": percent(done, total),

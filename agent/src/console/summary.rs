@@ -40,6 +40,12 @@ fn exported(found: &Artifacts) -> String {
     if let Some(md5) = &found.md5_hash {
         line("md5", md5.clone());
     }
+    if let Some(from) = found.resumed_from_bytes {
+        line("resumed", format!("from {:#} of the disk", ByteCount(from)));
+    }
+    if found.verified == Some(true) {
+        line("checked", "read back, and the same as the disk".to_owned());
+    }
     if let (Some(seconds), Some(disk)) = (found.durations.get("export"), found.virtual_size_bytes) {
         let rate = disk as f64 / 1_048_576.0 / seconds.max(0.001);
         line("time", format!("{seconds:.1} s ({rate:.0} MiB/s of disk)"));

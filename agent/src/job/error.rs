@@ -84,8 +84,24 @@ pub enum ErrorCode {
     OutputFailed,
     /// The destination is full.
     OutputNoSpace,
+    /// What an earlier export left can't be gone on with.
+    ResumeRefused,
+    /// The user may not write to the share, or not enter it.
+    SmbAccessDenied,
+    /// The server does not accept the credentials.
+    SmbAuthFailed,
+    /// The share is full.
+    SmbNoSpace,
+    /// The server can't do, or not as safely, what is asked of it.
+    SmbProtocol,
+    /// The server has no such share.
+    SmbShareNotFound,
+    /// There is no way to the server.
+    SmbUnreachable,
     /// The job took longer than it was given.
     Timeout,
+    /// The image, read back, is not what was written.
+    VerifyFailed,
 }
 
 impl ErrorCode {
@@ -93,6 +109,7 @@ impl ErrorCode {
     pub fn exit_code(self) -> u8 {
         match self {
             Self::InvalidRequest => 2,
+            Self::VerifyFailed => 4,
             Self::Cancelled => 130,
             _ => 1,
         }

@@ -1,35 +1,19 @@
-//! Which names an image may have, so that it can lie on any share and be opened by Windows.
+//! Which names a request may give an image: those that any share and Windows take, and a little
+//! less.
+
+use ce_disk::sink::check_name;
 
 /// Checks the name of an image file, without extension. Says what is wrong with it.
 pub(super) fn check(name: &str) -> Result<(), String> {
-    if name.is_empty() {
-        return Err("is empty".into());
-    }
-    if let Some(forbidden) = name
-        .chars()
-        .find(|c| c.is_control() || r#"<>:"/\|?*"#.contains(*c))
-    {
-        return Err(format!(
-            "`{}` holds the character {forbidden:?}",
-            name.escape_debug()
-        ));
-    }
-    if name.ends_with(['.', ' ']) || name.starts_with(' ') {
-        return Err(format!("`{name}` begins or ends with a dot or a space"));
-    }
-    let stem = name
-        .split('.')
-        .next()
-        .unwrap_or_default()
-        .trim_end()
-        .to_ascii_uppercase();
-    if is_device_name(&stem) {
-        return Err(format!("`{name}` is a device name on Windows"));
+    let shown = name.escape_debug();
+    check_name(name).map_err(|problem| format!("`{shown}` {problem}"))?;
+    if name.starts_with(' ') {
+        return Err(format!("`{shown}` begins with a space"));
     }
     for extension in [".vhd", ".vhdx"] {
         if name.to_ascii_lowercase().ends_with(extension) {
             return Err(format!(
-                "`{name}` has an extension; the format gives it one"
+                "`{shown}` has an extension; the format gives it one"
             ));
         }
     }
@@ -42,23 +26,8 @@ pub(super) fn check(name: &str) -> Result<(), String> {
     Ok(())
 }
 
-fn is_device_name(stem: &str) -> bool {
-    let numbered = |prefix: &str| {
-        stem.strip_prefix(prefix)
-            .is_some_and(|rest| matches!(rest.as_bytes(), [b'1'..=b'9']) || is_superscript(rest))
-    };
-    ["CON", "PRN", "AUX", "NUL", "CONIN$", "CONOUT$"].contains(&stem)
-        || numbered("COM")
-        || numbered("LPT")
-}
-
-/// Windows takes these digits, too, for a port's number.
-fn is_superscript(digits: &str) -> bool {
-    ["\u{b9}", "\u{b2}", "\u{b3}"].contains(&digits)
-}
-
-/// NTFS and SMB allow 255 UTF-16 units; `.vhdx.partial.state` must fit behind.
-const LONGEST_NAME: usize = 255 - ".vhdx.partial.state".len();
+/// NTFS and SMB allow 255 UTF-16 units; `.vhdx.partial.state.new` must fit behind.
+const LONGEST_NAME: usize = 255 - ".vhdx.partial.state.new".len();
 
 #[cfg(test)]
 mod tests {

@@ -8,14 +8,20 @@
 //!
 //! A job is worded, checked, run and reported in one way, whoever asks for it.
 
+mod backoff;
+mod destination;
 mod error;
 mod execute;
+mod export;
+mod failure;
 mod file_name;
 mod inspection;
 mod request;
 mod result;
+mod share;
 mod spec;
 
+pub use destination::{Destination, Share, ShareAccess, guard_secrets, read_credentials};
 pub use error::{ErrorCode, JobError};
 pub(crate) use execute::percent;
 pub use execute::{Watch, execute};

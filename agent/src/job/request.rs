@@ -4,16 +4,19 @@
 //! the orchestrator and is let pass, unless it looks like one of ours misspelt: a `hashdisk` that
 //! is ignored would be a hash that is missing.
 
-use std::path::{Path, PathBuf};
+use std::collections::BTreeMap;
+use std::path::PathBuf;
 use std::time::Duration;
 
 use ce_disk::export::ImageFormat;
+use ce_disk::sink::smb::{SmbCredentials, SmbDialect, SmbEncryption, SmbLocation};
 use ce_disk::units::ByteCount;
 use serde::Deserialize;
 use serde::de::DeserializeOwned;
-use serde_json::{Map, Value};
+use serde_json::value::RawValue;
 use uuid::Uuid;
 
+use super::destination::{Destination, ShareAccess, read_credentials};
 use super::spec::{DiskSpec, ExportSpec, JobSpec, Work};
 use super::{ErrorCode, JobError, file_name};
 
@@ -44,6 +47,14 @@ pub struct LocalOverrides {
     pub disk: Option<PathBuf>,
     /// Whether an existing image may be replaced.
     pub overwrite: bool,
+    /// Whether to go on with what an earlier run left.
+    pub resume: bool,
+    /// Whether to read the image back.
+    pub verify: bool,
+    /// How much of the disk is read between two checkpoints, if not as much as usual.
+    pub checkpoint_every: Option<ByteCount>,
+    /// How shares are to be reached.
+    pub access: ShareAccess,
 }
 
 impl Request {
@@ -53,11 +64,14 @@ impl Request {
     ///
     /// `InvalidRequest` if the text is no JSON object. Problems with single fields are kept for
     /// [`into_spec`](Self::into_spec), which tells them all.
+    ///
+    /// A password in the text goes straight into its [`SmbCredentials`]; it is copied nowhere else
+    /// and repeated in no error. To wipe the text is for the caller.
     pub fn parse(text: &str) -> Result<Self, JobError> {
-        let fields: Map<String, Value> = serde_json::from_str(text).map_err(|error| {
+        let fields = serde_json::from_str(text).map_err(|error: serde_json::Error| {
             JobError::new(
                 ErrorCode::InvalidRequest,
-                format!("not a JSON object: {error}"),
+                format!("not a JSON object: {}", without_values(&error)),
             )
         })?;
         let mut fields = Fields {
@@ -69,7 +83,7 @@ impl Request {
             operation: fields.take("operation"),
             platform: fields.take("platform"),
             disk: fields.take("disk"),
-            output_storage_location: fields.take("outputStorageLocation"),
+            output_storage_location: fields.take_location("outputStorageLocation"),
             output_image_filename: fields.take("outputImageFilename"),
             output_format: fields.take("outputFormat"),
             hash_disk: fields.take("hashDisk"),
@@ -107,9 +121,9 @@ impl Request {
             self.problem("timeoutSeconds", "is 0; give the job at least a second");
         }
         self.check_platform();
-        let disk = self.checked_disk(local.disk);
+        let disk = self.checked_disk(local.disk.clone());
         let work = match self.operation.as_deref() {
-            Some("export") => self.checked_export(local.overwrite).map(Work::Export),
+            Some("export") => self.checked_export(&local).map(Work::Export),
             Some("inspect") => self.checked_inspect(),
             Some(
                 known @ ("prepare" | "publish" | "prepareAndPublish" | "convertToUefi"
@@ -205,7 +219,7 @@ impl Request {
         })
     }
 
-    fn checked_export(&mut self, overwrite: bool) -> Option<ExportSpec> {
+    fn checked_export(&mut self, local: &LocalOverrides) -> Option<ExportSpec> {
         let (extension, format) = match self.output_format.unwrap_or_default() {
             OutputFormat::Vhdx => ("vhdx", ImageFormat::Vhdx(Default::default())),
             OutputFormat::Vhd => ("vhd", ImageFormat::FixedVhd),
@@ -216,17 +230,25 @@ impl Request {
                 "this version of ce-agent can only `copy` free space",
             );
         }
-        let folder = self.checked_location();
+        let location = self.checked_location();
         let name = self.checked_file_name();
+        let (location, name) = (location?, format!("{}.{extension}", name?));
+        let destination = match Destination::is_share(&location.location) {
+            false => Destination::File(PathBuf::from(location.location).join(name)),
+            true => self.checked_share(location, &name, &local.access)?,
+        };
         Some(ExportSpec {
-            output: folder?.join(format!("{}.{extension}", name?)),
+            destination,
             format,
             hash: self.hash_disk.unwrap_or(false),
-            overwrite,
+            overwrite: local.overwrite,
+            resume: local.resume,
+            verify: local.verify,
+            checkpoint_every: local.checkpoint_every,
         })
     }
 
-    fn checked_location(&mut self) -> Option<PathBuf> {
+    fn checked_location(&mut self) -> Option<OutputStorageLocation> {
         let Some(output) = self.output_storage_location.take() else {
             self.problem_if_absent(
                 "outputStorageLocation",
@@ -239,13 +261,55 @@ impl Request {
                 self.problem("outputStorageLocation.location", "is empty");
                 None
             }
-            None => Some(Path::new(&output.location).to_owned()),
-            Some((scheme, _)) => {
+            Some((scheme, _)) if !Destination::is_share(&output.location) => {
                 let problem = format!("this version of ce-agent cannot write to `{scheme}://`");
                 self.problem("outputStorageLocation.location", problem);
                 None
             }
+            _ => Some(output),
         }
+    }
+
+    /// A share: its location, its credentials, and how well the way there has to be protected.
+    fn checked_share(
+        &mut self,
+        output: OutputStorageLocation,
+        name: &str,
+        access: &ShareAccess,
+    ) -> Option<Destination> {
+        let location = SmbLocation::within(&output.location, name)
+            .map_err(|error| self.problem("outputStorageLocation.location", error))
+            .ok();
+        let named = output.credential_id.as_ref().and_then(|id| {
+            let named = access.named_credentials.iter();
+            named.rev().find(|(name, _)| name == id)
+        });
+        let credentials = match (output.credentials, named, &output.credential_id) {
+            (Some(credentials), _, _) => Some(credentials),
+            (None, Some((_, file)), _) => Some(
+                read_credentials(file)
+                    .map_err(|error| self.problem("outputStorageLocation.credentialId", error))
+                    .ok()?,
+            ),
+            (None, None, Some(id)) if access.credentials_file.is_none() => {
+                let problem = format!("`{id}` is unknown here; say --credential {id}=FILE");
+                self.problem("outputStorageLocation.credentialId", problem);
+                return None;
+            }
+            (None, None, _) => None,
+        };
+        let mut access = access.clone();
+        if let Some(encryption) = output.encryption {
+            access.security.encryption = encryption.into();
+        }
+        if let Some(dialect) = output.oldest_dialect {
+            access.security.oldest_dialect = dialect.into();
+        }
+        let share = access
+            .share(location?, credentials)
+            .map_err(|error| self.problem("outputStorageLocation.credentials", error))
+            .ok()?;
+        Some(Destination::Share(Box::new(share)))
     }
 
     fn checked_file_name(&mut self) -> Option<String> {
@@ -313,10 +377,67 @@ impl DiskSelector {
     }
 }
 
-#[derive(Debug, Deserialize)]
-#[serde(rename_all = "camelCase")]
+#[derive(Debug)]
 struct OutputStorageLocation {
     location: String,
+    credentials: Option<SmbCredentials>,
+    credential_id: Option<String>,
+    encryption: Option<Encryption>,
+    oldest_dialect: Option<Dialect>,
+}
+
+/// The same as it is written, with the credentials still in the request's text.
+#[derive(Deserialize)]
+#[serde(rename_all = "camelCase")]
+struct WrittenLocation<'t> {
+    location: String,
+    #[serde(borrow)]
+    credentials: Option<&'t RawValue>,
+    credential_id: Option<String>,
+    encryption: Option<Encryption>,
+    oldest_dialect: Option<Dialect>,
+}
+
+#[derive(Clone, Copy, Debug, Deserialize)]
+#[serde(rename_all = "camelCase")]
+enum Encryption {
+    Required,
+    IfDemanded,
+}
+
+impl From<Encryption> for SmbEncryption {
+    fn from(written: Encryption) -> Self {
+        match written {
+            Encryption::Required => Self::Required,
+            Encryption::IfDemanded => Self::IfDemanded,
+        }
+    }
+}
+
+#[derive(Clone, Copy, Debug, Deserialize)]
+enum Dialect {
+    #[serde(rename = "2.0.2")]
+    Smb2_02,
+    #[serde(rename = "2.1")]
+    Smb2_10,
+    #[serde(rename = "3.0")]
+    Smb3_00,
+    #[serde(rename = "3.0.2")]
+    Smb3_02,
+    #[serde(rename = "3.1.1")]
+    Smb3_11,
+}
+
+impl From<Dialect> for SmbDialect {
+    fn from(written: Dialect) -> Self {
+        match written {
+            Dialect::Smb2_02 => Self::Smb2_02,
+            Dialect::Smb2_10 => Self::Smb2_10,
+            Dialect::Smb3_00 => Self::Smb3_00,
+            Dialect::Smb3_02 => Self::Smb3_02,
+            Dialect::Smb3_11 => Self::Smb3_11,
+        }
+    }
 }
 
 #[derive(Clone, Copy, Debug, Default, Deserialize)]
@@ -335,22 +456,85 @@ enum FreeSpace {
     Skip,
 }
 
-/// The fields that have not been read yet.
-struct Fields {
-    left: Map<String, Value>,
+/// The fields that have not been read yet, as they stand in the text.
+struct Fields<'t> {
+    left: BTreeMap<String, &'t RawValue>,
     given: Vec<&'static str>,
     problems: Vec<String>,
 }
 
-impl Fields {
+impl<'t> Fields<'t> {
     /// The value of a field; `null` counts as not given.
     fn take<T: DeserializeOwned>(&mut self, name: &'static str) -> Option<T> {
-        let value = self.left.remove(name).filter(|value| !value.is_null())?;
-        self.given.push(name);
-        serde_json::from_value(value)
-            .map_err(|error| self.problems.push(format!("{name}: {error}")))
+        let value = self.take_raw(name)?;
+        serde_json::from_str(value.get())
+            .map_err(|error| {
+                self.problems
+                    .push(format!("{name}: {}", without_place(&error)))
+            })
             .ok()
     }
+
+    /// The storage location, in which there may be a password: errors repeat nothing of it.
+    fn take_location(&mut self, name: &'static str) -> Option<OutputStorageLocation> {
+        let value = self.take_raw(name)?;
+        let mut problem = |what: String| self.problems.push(format!("{name}{what}"));
+        let written: WrittenLocation<'t> = serde_json::from_str(value.get())
+            .map_err(|error| problem(format!(": {}", without_values(&error))))
+            .ok()?;
+        let given = written.credentials.filter(|value| value.get() != "null");
+        let credentials = match given {
+            None => None,
+            Some(value) => Some(
+                serde_json::from_str(value.get())
+                    .map_err(|_| {
+                        problem(
+                            ".credentials: expected an object with the strings `username`, \
+                             `password` and, if need be, `domain`, none longer than 255 bytes and \
+                             only `domain` empty"
+                                .into(),
+                        );
+                    })
+                    .ok()?,
+            ),
+        };
+        Some(OutputStorageLocation {
+            location: written.location,
+            credentials,
+            credential_id: written.credential_id,
+            encryption: written.encryption,
+            oldest_dialect: written.oldest_dialect,
+        })
+    }
+
+    fn take_raw(&mut self, name: &'static str) -> Option<&'t RawValue> {
+        let value = self.left.remove(name)?;
+        if value.get() == "null" {
+            return None;
+        }
+        self.given.push(name);
+        Some(value)
+    }
+}
+
+/// What is wrong, without the position inside of the field's own text, which nobody has in hand.
+fn without_place(error: &serde_json::Error) -> String {
+    let text = error.to_string();
+    match text.rsplit_once(" at line ") {
+        Some((what, _)) => what.to_owned(),
+        None => text,
+    }
+}
+
+/// What is wrong in a text that may hold a password: the kind of trouble and its place.
+fn without_values(error: &serde_json::Error) -> String {
+    let (line, column) = (error.line(), error.column());
+    let what = match error.classify() {
+        serde_json::error::Category::Eof => "the text ends too early",
+        serde_json::error::Category::Syntax => "the text is no JSON",
+        _ => "a value is missing or not of the type expected",
+    };
+    format!("{what} (line {line}, column {column})")
 }
 
 /// The field of ours that `name` was probably meant to be.
@@ -427,6 +611,10 @@ const ORCHESTRATOR_FIELDS: [&str; 14] = [
 
 #[cfg(test)]
 mod tests {
+    use std::path::Path;
+
+    use serde_json::{Map, Value};
+
     use super::*;
 
     const EXPORT: &str = r#"{
@@ -460,7 +648,10 @@ mod tests {
         let Work::Export(export) = job.work else {
             panic!("{:?}", job.work)
         };
-        assert_eq!(export.output, Path::new("/images/golden.vhd"));
+        assert_eq!(
+            export.destination.path(),
+            Some(Path::new("/images/golden.vhd"))
+        );
         assert_eq!(export.format, ImageFormat::FixedVhd);
         assert!(export.hash && !export.overwrite);
     }
@@ -525,11 +716,96 @@ mod tests {
         let local = LocalOverrides {
             disk: Some("/tmp/disk.raw".into()),
             overwrite: true,
+            ..LocalOverrides::default()
         };
         let job = Request::parse(&request).unwrap().into_spec(local).unwrap();
         assert_eq!(job.disk.path, Path::new("/tmp/disk.raw"));
         assert_eq!(job.disk.expected_size, Some(ByteCount(5)));
         assert!(matches!(job.work, Work::Export(export) if export.overwrite));
+    }
+
+    fn to_share(location: Value) -> String {
+        changed(&[("outputStorageLocation", location)])
+    }
+
+    fn share_of(job: JobSpec) -> crate::job::Share {
+        match job.work {
+            Work::Export(ExportSpec {
+                destination: Destination::Share(share),
+                ..
+            }) => *share,
+            other => panic!("{other:?}"),
+        }
+    }
+
+    #[test]
+    fn a_share_with_its_credentials_is_a_destination() {
+        let share = share_of(
+            spec(&to_share(serde_json::json!({
+                "location": "smb://filer/images/may", "credentialId": "7",
+                "credentials": {"domain": "LAB", "username": "alice", "password": "Secret-1"},
+                "encryption": "ifDemanded", "oldestDialect": "3.0"
+            })))
+            .unwrap(),
+        );
+        assert_eq!(
+            share.location.to_string(),
+            "smb://filer/images/may/golden.vhd"
+        );
+        assert_eq!(share.credentials.username(), "alice");
+        assert_eq!(share.security.encryption, SmbEncryption::IfDemanded);
+        assert_eq!(share.security.oldest_dialect, SmbDialect::Smb3_00);
+        assert!(!format!("{share:?}").contains("Secret"));
+    }
+
+    #[test]
+    fn a_credential_id_needs_a_file() {
+        let request = to_share(serde_json::json!({"location": "smb://h/s", "credentialId": "7"}));
+        let error = spec(&request).unwrap_err();
+        assert!(
+            error.message.contains("--credential 7=FILE"),
+            "{}",
+            error.message
+        );
+
+        let file = tempfile::NamedTempFile::new().unwrap();
+        let text = r#"{"username":"bob","password":"Secret-1"}"#;
+        std::fs::write(file.path(), text).unwrap();
+        let named = |id: &str| LocalOverrides {
+            access: ShareAccess {
+                named_credentials: vec![(id.to_owned(), file.path().to_owned())],
+                ..ShareAccess::default()
+            },
+            ..LocalOverrides::default()
+        };
+        let asked = |id| Request::parse(&request).unwrap().into_spec(named(id));
+        assert_eq!(share_of(asked("7").unwrap()).credentials.username(), "bob");
+        assert!(asked("8").is_err());
+    }
+
+    #[test]
+    fn no_error_repeats_a_password() {
+        let location = r#"{"location": "smb://h/s", "credentials": CREDENTIALS}"#;
+        for credentials in [
+            r#"{"username": "a", "password": ["Secret-1"]}"#,
+            r#"{"username": "a", "password": "Secret-1", "pasword": "Secret-2"}"#,
+            r#"{"username": "Secret-1", "password": ""}"#,
+            r#""Secret-1""#,
+            r#"{"username": "a", "password": "Secret-1"#,
+        ] {
+            let location = location.replace("CREDENTIALS", credentials);
+            let request =
+                EXPORT.replace(r#"{"location": "/images", "credentialId": "7"}"#, &location);
+            let error = spec(&request).unwrap_err();
+            assert!(
+                !format!("{error:?}").contains("Secret"),
+                "{}",
+                error.message
+            );
+        }
+        let request = to_share("Secret-1".into());
+        assert!(!spec(&request).unwrap_err().message.contains("Secret"));
+        assert!(!spec("\"Secret-1\"").unwrap_err().message.contains("Secret"));
     }
 
     #[test]

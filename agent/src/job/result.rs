@@ -63,6 +63,12 @@ pub struct Artifacts {
     /// The size of the image file, in bytes.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub file_size_bytes: Option<u64>,
+    /// Where on the disk the export was last taken up again, if it was.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub resumed_from_bytes: Option<u64>,
+    /// Whether the image was read back and found to be what was written, if that was asked for.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub verified: Option<bool>,
     /// What was done with the free space of file systems: `copy`.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub free_space: Option<&'static str>,

@@ -3,9 +3,11 @@
 use std::path::PathBuf;
 use std::time::Duration;
 
-use ce_disk::export::ImageFormat;
+use ce_disk::export::{CheckpointInterval, ExportOptions, ImageFormat};
 use ce_disk::units::{ByteCount, SectorSize};
 use uuid::Uuid;
+
+use super::destination::Destination;
 
 /// A job, ready to run.
 #[derive(Clone, Debug)]
@@ -75,11 +77,34 @@ impl Work {
 #[derive(Clone, Debug)]
 pub struct ExportSpec {
     /// The image file.
-    pub output: PathBuf,
+    pub destination: Destination,
     /// Its format.
     pub format: ImageFormat,
     /// Whether to compute the MD5.
     pub hash: bool,
     /// Whether an existing image may be replaced.
     pub overwrite: bool,
+    /// Whether to go on with what an earlier run left, and to leave what a later one can go on
+    /// with.
+    pub resume: bool,
+    /// Whether to read the image back and compare it before it gets its name.
+    pub verify: bool,
+    /// How much of the disk is read between two checkpoints, if not as much as usual.
+    pub checkpoint_every: Option<ByteCount>,
+}
+
+impl ExportSpec {
+    /// How it is to be written.
+    pub(super) fn options(&self, checkpoints: bool) -> ExportOptions {
+        let usual = CheckpointInterval::default();
+        let interval = CheckpointInterval {
+            data: self.checkpoint_every.unwrap_or(usual.data),
+            ..usual
+        };
+        ExportOptions {
+            format: self.format,
+            hash: self.hash,
+            checkpoints: checkpoints.then_some(interval),
+        }
+    }
 }

@@ -1,0 +1,139 @@
+//! The export step of a job.
+
+use std::fs;
+use std::path::Path;
+
+use ce_disk::block::{self, BlockRead};
+use ce_disk::export::{Export, ExportError, ExportReport, ResumeError};
+use ce_disk::sink::{FileSink, SinkOptions};
+use ce_disk::units::ByteOffset;
+
+use super::destination::Destination;
+use super::execute::Watch;
+use super::failure::{export_failed, sink_failed};
+use super::spec::{ExportSpec, JobSpec};
+use super::{Artifacts, JobError, share};
+
+/// What an export has to tell beside its report.
+pub(super) struct Notes<'a> {
+    artifacts: &'a mut Artifacts,
+    warnings: &'a mut Vec<String>,
+}
+
+impl Notes<'_> {
+    pub(super) fn warn(&mut self, warning: String) {
+        self.warnings.push(warning);
+    }
+
+    pub(super) fn resumed_from(&mut self, position: ByteOffset) {
+        self.artifacts.resumed_from_bytes = Some(position.0);
+    }
+}
+
+/// Writes the disk as an image.
+pub(super) fn export_disk(
+    job: &JobSpec,
+    disk: &dyn BlockRead,
+    spec: &ExportSpec,
+    watch: &Watch,
+    artifacts: &mut Artifacts,
+    warnings: &mut Vec<String>,
+) -> Result<(), JobError> {
+    let mut notes = Notes {
+        artifacts,
+        warnings,
+    };
+    let report = match &spec.destination {
+        Destination::File(output) => {
+            refuse_output_on_input(&job.disk.path, output)?;
+            export_to_file(disk, spec, output, watch, &mut notes)?
+        }
+        Destination::Share(share) => share::export(disk, spec, share, watch, &mut notes)?,
+    };
+    if report.virtual_size != disk.size() {
+        warnings.push(format!(
+            "the disk's {} are no whole number of MiB: the VHD has {} bytes of zeros more, and the \
+             hash covers them",
+            disk.size(),
+            report.virtual_size.0 - disk.size().0
+        ));
+    }
+    artifacts.md5_hash = report.md5.map(|md5| md5.to_string());
+    artifacts.hashed_bytes = report.md5.map(|_| report.virtual_size.0);
+    artifacts.output_image = Some(spec.destination.to_string());
+    artifacts.virtual_size_bytes = Some(report.virtual_size.0);
+    artifacts.file_size_bytes = Some(report.file_size.0);
+    artifacts.free_space = Some("copy");
+    artifacts.verified = spec.verify.then_some(true);
+    Ok(())
+}
+
+fn export_to_file(
+    disk: &dyn BlockRead,
+    spec: &ExportSpec,
+    output: &Path,
+    watch: &Watch,
+    notes: &mut Notes<'_>,
+) -> Result<ExportReport, JobError> {
+    let failed = |error: ExportError| export_failed(&error);
+    let cancel = &watch.cancel;
+    let export = open_file(disk, spec, output, notes)?;
+    let mut written = export.run(cancel, &watch.progress).map_err(failed)?;
+    if spec.verify {
+        written = written
+            .verify(cancel, watch.begin_verify())
+            .map_err(failed)?;
+    }
+    written.finish(cancel).map_err(failed)
+}
+
+/// The partial file of an earlier run, if it is to be gone on with, or a new one.
+fn open_file<'d>(
+    disk: &'d dyn BlockRead,
+    spec: &ExportSpec,
+    output: &Path,
+    notes: &mut Notes<'_>,
+) -> Result<Export<'d>, JobError> {
+    // A checkpoint is durable only with a flush of the disk, so they are taken where they are
+    // wanted.
+    let options = spec.options(spec.resume);
+    let sink_options = SinkOptions {
+        overwrite: spec.overwrite,
+        keep_partial: spec.resume,
+    };
+    if spec.resume {
+        let sink = FileSink::resume(output, sink_options).map_err(|error| sink_failed(&error))?;
+        match sink.map(|sink| Export::resume(disk, Box::new(sink), options)) {
+            None => {}
+            Some(Ok(export)) => {
+                notes.resumed_from(export.position());
+                return Ok(export);
+            }
+            Some(Err(ExportError::Resume {
+                source: source @ ResumeError::NoCheckpoint,
+                ..
+            })) => notes.warn(format!("the export was begun anew: {source}")),
+            Some(Err(error)) => return Err(export_failed(&error)),
+        }
+    }
+    let sink = FileSink::create(output, sink_options).map_err(|error| sink_failed(&error))?;
+    Export::begin(disk, Box::new(sink), options).map_err(|error| export_failed(&error))
+}
+
+/// Refuses to write over the disk that is read, by whatever name.
+fn refuse_output_on_input(disk: &Path, output: &Path) -> Result<(), JobError> {
+    let written = [
+        output.to_owned(),
+        FileSink::partial_path(output),
+        FileSink::state_path(output),
+    ];
+    for written in written {
+        if fs::exists(&written).unwrap_or(false)
+            && block::same_file(disk, &written).unwrap_or(false)
+        {
+            let message = format!("{} is the disk that is to be read", written.display());
+            return Err(JobError::invalid("output", message));
+        }
+    }
+    Ok(())
+}
