@@ -191,7 +191,13 @@ impl SmbSink {
     /// Removes what was written, unless it has its final name or is to be kept.
     fn give_up(&mut self) {
         self.file = None;
-        if self.finished || self.options.keep_partial || self.cut_off {
+        if self.finished || self.cut_off {
+            return;
+        }
+        if self.options.keep_partial {
+            // Whoever resumes finds the last checkpoint in its place and the file closed: the
+            // process may end before the connection's thread has come to that.
+            let _ = self.share.metadata(&self.share.location().partial());
             return;
         }
         // This is the way out of an error or a cancellation, which is what the user is told. With
