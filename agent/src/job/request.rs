@@ -93,7 +93,7 @@ impl Request {
             ignored: Vec::new(),
             problems: fields.problems,
         };
-        for name in fields.left.into_iter().map(|(name, _)| name) {
+        for name in fields.left.into_keys() {
             if OTHER_OPERATIONS_FIELDS.contains(&name.as_str()) {
                 let problem = format!("{name}: this operation has no such field");
                 request.problems.push(problem);
