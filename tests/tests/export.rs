@@ -199,7 +199,7 @@ fn two_disks_that_differ_in_a_byte_have_different_identities() -> Result<()> {
 
 #[test]
 fn a_chosen_block_size_is_used_and_the_content_stays() -> Result<()> {
-    for (argument, bytes) in [("1", MIB), ("32", 32 * MIB), ("256", 256 * MIB)] {
+    for (argument, bytes) in [("1M", MIB), ("32M", 32 * MIB), ("256M", 256 * MIB)] {
         let desk = Desk::new()?;
         DiskBuilder::filled(70 * MIB, Pattern::HalfZero, 6).build(&desk.disk)?;
         desk.export_and_check(&["--block-size", argument])?;

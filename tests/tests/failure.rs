@@ -216,10 +216,12 @@ fn a_killed_export_never_leaves_anything_that_passes_for_an_image() -> Result<()
         24
     };
     let desk = Desk::with_disk(96 * MIB, Pattern::Dense)?;
-    let begin = Instant::now();
-    desk.export()?.with(["--hash"]).expect_code(0)?;
-    let whole = begin.elapsed();
-    fs::remove_file(&desk.image)?;
+    // The shortest of some runs: the first one warms the page cache.
+    let mut whole = Duration::MAX;
+    for _ in 0..4 {
+        whole = whole.min(desk.export()?.with(["--hash"]).expect_code(0)?.cost.wall);
+        fs::remove_file(&desk.image)?;
+    }
 
     let (mut killed, mut seen_partial) = (0, 0);
     for round in 0..kills {
