@@ -25,6 +25,24 @@
 //!
 //! The format follows Maxim Suhanov's "Windows registry file format specification"; comments that
 //! name a section mean that document.
+//!
+//! ```
+//! use ce_regf::{FileTime, Hive, RegValue, SecurityDescriptor, Version};
+//!
+//! # fn main() -> Result<(), Box<dyn std::error::Error>> {
+//! let now = FileTime::from_ticks(133_000_000_000_000_000);
+//! let mut hive = Hive::new_empty(Version::V1_5, &SecurityDescriptor::for_administrators(), now)?;
+//! let mut editor = hive.edit(now)?;
+//! editor.set_value(r"ControlSet001\Services\stornvme", "Start", &RegValue::dword(0))?;
+//! let saved = hive.save(now)?.bytes.to_vec();
+//!
+//! let again = Hive::load(saved)?;
+//! let service = again.root()?.subkey(r"controlset001\services\STORNVME")?.ok_or("no key")?;
+//! let start = service.value("start")?.ok_or("no value")?;
+//! assert_eq!(start.dword()?, 0);
+//! # Ok(())
+//! # }
+//! ```
 #![forbid(unsafe_code)]
 #![cfg_attr(
     not(test),
@@ -43,6 +61,7 @@ mod format;
 mod hive;
 mod key;
 mod layout;
+mod log;
 mod name;
 mod security;
 mod subkeys;
@@ -54,6 +73,7 @@ mod walk;
 pub use error::{Defect, DefectKind, HiveError};
 pub use hive::{Hive, HiveState};
 pub use key::Key;
+pub use log::{LogEnd, LogReport, LogSlot, LogVerdict, Logs, Replay, ReplayReport};
 pub use name::{KeyPath, Name, NameRef};
 pub use security::{InvalidDescriptor, SecurityDescriptor};
 pub use subkeys::Subkeys;

@@ -5,7 +5,9 @@
 
 use std::path::{Path, PathBuf};
 
-use ce_regf::{Hive, HiveError};
+use ce_regf::{
+    Hive, HiveError, HiveState, LogEnd, LogSlot, LogVerdict, Logs, Replay, ReplayReport,
+};
 
 #[test]
 fn every_key_and_value_of_every_sound_hive_is_read() {
@@ -21,6 +23,150 @@ fn every_key_and_value_of_every_sound_hive_is_read() {
 }
 
 #[test]
+fn a_dirty_hive_is_replayed_to_what_windows_and_another_reader_made_of_it() {
+    // Folder, primary file, logs, what others recovered, sequence numbers applied of each log.
+    let cases: [(&str, &str, &str, &str, &[&str], Applied); 4] = [
+        (
+            "yarp_new1",
+            "NewDirtyHive",
+            "NewDirtyHive.LOG1",
+            "NewDirtyHive.LOG2",
+            &[
+                "EXPECTED-RecoveredHive_Windows10",
+                "EXPECTED-recovered-by-yarp.hive",
+            ],
+            [Some((2, 2)), Some((3, 5))],
+        ),
+        (
+            "yarp_old",
+            "OldDirtyHive",
+            "OldDirtyHive.LOG1",
+            "",
+            &["EXPECTED-RecoveredHive_Windows7"],
+            [Some((5, 5)), None],
+        ),
+        (
+            "usrclass",
+            "UsrClass.dat",
+            "UsrClass.dat.LOG1",
+            "UsrClass.dat.LOG2",
+            &["EXPECTED-recovered-by-yarp.hive"],
+            [Some((287, 290)), Some((291, 300))],
+        ),
+        (
+            "ntuser_tony",
+            "transactions_NTUSER.DAT",
+            "transactions_ntuser.dat.log1",
+            "transactions_ntuser.dat.log2",
+            &["EXPECTED-recovered-by-yarp.hive"],
+            [Some((566, 588)), None],
+        ),
+    ];
+    for (folder, primary, log1, log2, expected, applied) in cases {
+        let folder = corpus().join("dirty-hives").join(folder);
+        let (hive, report) = recover(&folder, primary, log1, log2);
+        assert_eq!(report.outcome, Replay::Applied, "{report:?}");
+        assert_eq!(hive.state(), HiveState::Clean);
+        assert!(hive.is_modified());
+        assert_eq!(sequences(&report), applied, "{report:?}");
+        for expected in expected {
+            let theirs = load(&folder.join(expected));
+            let ours = contents(&hive).unwrap();
+            assert_eq!(
+                ours,
+                contents(&theirs).unwrap(),
+                "{}",
+                folder.join(expected).display()
+            );
+        }
+    }
+}
+
+#[test]
+fn a_log_that_is_older_than_its_hive_is_told_apart_and_left_alone() {
+    let folder = corpus().join("dirty-hives/ntuser_tony");
+    let log2 = "transactions_ntuser.dat.log2";
+    let (hive, report) = recover(&folder, "transactions_NTUSER.DAT", "", log2);
+    assert_eq!(report.outcome, Replay::NothingApplies);
+    assert_eq!(report.logs[0].slot, LogSlot::Log2);
+    assert_eq!(report.logs[0].verdict, LogVerdict::Stale);
+    assert_eq!(hive.state(), HiveState::Dirty);
+    assert!(!hive.is_modified());
+}
+
+#[test]
+fn a_log_whose_base_block_is_damaged_is_not_applied() {
+    let folder = corpus().join("dirty-hives/yarp_badlog1");
+    let (hive, report) = recover(&folder, "BadLogHive", "BadLogHive.LOG1", "");
+    assert_eq!(report.outcome, Replay::NothingApplies);
+    assert!(
+        matches!(report.logs[0].verdict, LogVerdict::Invalid { .. }),
+        "{report:?}"
+    );
+    assert_eq!(hive.state(), HiveState::Dirty);
+}
+
+#[test]
+fn a_lost_base_block_comes_back_from_the_log() {
+    let folder = corpus().join("dirty-hives/yarp_new1");
+    let mut primary = read(&folder.join("NewDirtyHive"));
+    primary[508] ^= 1;
+    let (log1, log2) = (
+        read(&folder.join("NewDirtyHive.LOG1")),
+        read(&folder.join("NewDirtyHive.LOG2")),
+    );
+    let logs = Logs {
+        log: None,
+        log1: Some(&log1),
+        log2: Some(&log2),
+    };
+    let (hive, report) = Hive::recover(primary, &logs).unwrap();
+    assert_eq!(report.outcome, Replay::Applied, "{report:?}");
+    assert!(report.base_block_recovered);
+    assert!(read_all(&hive).is_ok());
+}
+
+#[test]
+fn the_logs_of_a_clean_hive_do_not_matter() {
+    let folder = corpus().join("dirty-hives/usrclass");
+    let clean = read(&folder.join("EXPECTED-recovered-by-yarp.hive"));
+    let log = read(&folder.join("UsrClass.dat.LOG1"));
+    let logs = Logs {
+        log: None,
+        log1: Some(&log),
+        log2: Some(&[]),
+    };
+    let (hive, report) = Hive::recover(clean.clone(), &logs).unwrap();
+    assert_eq!(report.outcome, Replay::NotNeeded);
+    assert_eq!(report.logs[0].verdict, LogVerdict::NotUsed);
+    assert_eq!(report.logs[1].verdict, LogVerdict::Empty);
+    assert_eq!(hive.as_bytes(), clean);
+}
+
+#[test]
+fn a_log_cut_anywhere_gives_the_entries_before_the_cut_or_nothing() {
+    let folder = corpus().join("dirty-hives/ntuser_tony");
+    let primary = read(&folder.join("transactions_NTUSER.DAT"));
+    let log = read(&folder.join("transactions_ntuser.dat.log1"));
+    for len in (0..log.len()).step_by(37_123) {
+        let logs = Logs {
+            log: None,
+            log1: Some(&log[..len]),
+            log2: None,
+        };
+        let (_, report) = Hive::recover(primary.clone(), &logs).unwrap();
+        if let LogVerdict::Applied {
+            sequence: (566, last),
+            end,
+            ..
+        } = report.logs[0].verdict
+        {
+            assert!(last < 588 || end == LogEnd::NoMoreEntries, "{report:?}");
+        }
+    }
+}
+
+#[test]
 fn what_is_no_sound_hive_is_refused_or_read_without_a_panic() {
     for path in files_below("corrupt-hives") {
         match Hive::load(read(&path)) {
@@ -28,6 +174,61 @@ fn what_is_no_sound_hive_is_refused_or_read_without_a_panic() {
             Err(error) => println!("{}: refused: {error}", path.display()),
         }
     }
+}
+
+type Applied = [Option<(u32, u32)>; 2];
+
+/// First and last entry taken from each log.
+fn sequences(report: &ReplayReport) -> Applied {
+    [LogSlot::Log1, LogSlot::Log2].map(|slot| {
+        let log = report.logs.iter().find(|log| log.slot == slot)?;
+        match log.verdict {
+            LogVerdict::Applied { sequence, .. } => Some(sequence),
+            _ => None,
+        }
+    })
+}
+
+fn recover(folder: &Path, primary: &str, log1: &str, log2: &str) -> (Hive, ReplayReport) {
+    let log = |name: &str| (!name.is_empty()).then(|| read(&folder.join(name)));
+    let (log1, log2) = (log(log1), log(log2));
+    let logs = Logs {
+        log: None,
+        log1: log1.as_deref(),
+        log2: log2.as_deref(),
+    };
+    Hive::recover(read(&folder.join(primary)), &logs).unwrap()
+}
+
+type Contents = Vec<(
+    String,
+    u64,
+    Option<String>,
+    Vec<u8>,
+    Vec<(String, u32, Vec<u8>)>,
+)>;
+
+/// Everything a key can tell, key by key.
+fn contents(hive: &Hive) -> Result<Contents, HiveError> {
+    let mut contents = Vec::new();
+    for walked in hive.walk()? {
+        let walked = walked?;
+        let key = walked.key;
+        let mut values = Vec::new();
+        for value in key.values()? {
+            let value = value?;
+            let data = value.data()?.into_owned();
+            values.push((value.name().to_string(), value.value_type().raw(), data));
+        }
+        contents.push((
+            walked.path.to_string(),
+            key.last_written().ticks(),
+            key.class_name()?.map(|name| name.to_string()),
+            key.security_descriptor()?.as_bytes().to_vec(),
+            values,
+        ));
+    }
+    Ok(contents)
 }
 
 /// Reads all there is and counts keys and values.
