@@ -1,11 +1,12 @@
 //! A hive in memory: the bytes of its file and the map of its cells.
 
-use zerocopy::{FromBytes, Immutable, KnownLayout};
+use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout};
 
+use crate::alloc::FreeCells;
 use crate::error::{Defect, DefectKind, HiveError};
 use crate::format::{
     BASE_BLOCK_LEN, BASE_BLOCK_SIGNATURE, BIN_ALIGNMENT, BaseBlock, CELL_HEADER_LEN,
-    FILE_FORMAT_DIRECT, FILE_TYPE_PRIMARY, MAX_BINS_LEN,
+    FILE_FORMAT_DIRECT, FILE_TYPE_PRIMARY, KeyNode, KeySecurity, KeyValue, MAX_BINS_LEN,
 };
 use crate::key::Key;
 use crate::layout::{Layout, cell_size};
@@ -23,6 +24,10 @@ pub struct Hive {
     layout: Layout,
     state: HiveState,
     pub(crate) modified: bool,
+    /// An edit failed after it had begun to write.
+    pub(crate) interrupted: bool,
+    pub(crate) free_cells: Option<FreeCells>,
+    pub(crate) growth_limit: u32,
 }
 
 /// Whether the file holds everything that was ever written to the hive.
@@ -71,6 +76,9 @@ impl Hive {
             layout,
             state,
             modified: false,
+            interrupted: false,
+            free_cells: None,
+            growth_limit: MAX_BINS_LEN,
             bytes,
         })
     }
@@ -98,6 +106,17 @@ impl Hive {
     /// Whether saving would write anything but what was loaded.
     pub fn is_modified(&self) -> bool {
         self.modified
+    }
+
+    /// Lets edits make the bins at most this long. Without it they may grow to the format's own
+    /// end, just below 2 GiB.
+    pub fn limit_growth(&mut self, bins_len: u32) {
+        self.growth_limit = bins_len.min(MAX_BINS_LEN);
+    }
+
+    /// How long edits may make the bins.
+    pub fn growth_limit(&self) -> u32 {
+        self.growth_limit
     }
 
     /// Declares a dirty hive without logs good as it is, so that it can be edited and saved.
@@ -157,13 +176,16 @@ impl Hive {
         self.bytes.get(BASE_BLOCK_LEN..end).unwrap_or_default()
     }
 
+    /// The same for writing, which makes the hive a modified one.
     pub(crate) fn bins_mut(&mut self) -> &mut [u8] {
+        self.modified = true;
         let end = BASE_BLOCK_LEN + index(self.layout.bins_len());
         self.bytes.get_mut(BASE_BLOCK_LEN..end).unwrap_or_default()
     }
 
     /// The whole file, for growing it.
     pub(crate) fn bytes_mut(&mut self) -> &mut Vec<u8> {
+        self.modified = true;
         &mut self.bytes
     }
 
@@ -177,6 +199,7 @@ impl Hive {
     }
 
     pub(crate) fn base_mut(&mut self) -> &mut BaseBlock {
+        self.modified = true;
         let bytes = self.bytes.first_chunk_mut::<{ size_of::<BaseBlock>() }>();
         match bytes.and_then(|bytes| BaseBlock::mut_from_bytes(bytes).ok()) {
             Some(base) => base,
@@ -233,6 +256,59 @@ impl Hive {
             )
             .into()
         })
+    }
+
+    /// The same for writing.
+    fn record_mut<T: FromBytes + IntoBytes + KnownLayout>(
+        &mut self,
+        at: CellOffset,
+        kind: DefectKind,
+    ) -> Result<&mut T, HiveError> {
+        let cell = self.cell_mut(at, kind)?;
+        let len = cell.len();
+        T::mut_from_prefix(cell)
+            .map(|(record, _)| record)
+            .map_err(|_| {
+                let expected = format!("a cell of at least {} bytes", size_of::<T>());
+                Defect::new(at.in_file(), kind, expected, format!("one of {len} bytes")).into()
+            })
+    }
+
+    pub(crate) fn node_mut(&mut self, at: CellOffset) -> Result<&mut KeyNode, HiveError> {
+        self.record_mut(at, DefectKind::KeyNode)
+    }
+
+    pub(crate) fn value_node_mut(&mut self, at: CellOffset) -> Result<&mut KeyValue, HiveError> {
+        self.record_mut(at, DefectKind::Value)
+    }
+
+    pub(crate) fn security_mut(&mut self, at: CellOffset) -> Result<&mut KeySecurity, HiveError> {
+        self.record_mut(at, DefectKind::Security)
+    }
+
+    /// Writes element `position` of a list of offsets.
+    pub(crate) fn write_element(
+        &mut self,
+        list: CellOffset,
+        position: usize,
+        element: CellOffset,
+    ) -> Result<(), HiveError> {
+        let cell = self.cell_mut(list, DefectKind::ValueList)?;
+        let (elements, _) = cell.as_chunks_mut::<4>();
+        let room = elements.len();
+        match elements.get_mut(position) {
+            Some(field) => *field = element.get().to_le_bytes(),
+            None => {
+                return Err(Defect::new(
+                    list.in_file(),
+                    DefectKind::ValueList,
+                    format!("room for element {position}"),
+                    format!("room for {room}"),
+                )
+                .into());
+            }
+        }
+        Ok(())
     }
 }
 

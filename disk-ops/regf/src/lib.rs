@@ -33,6 +33,7 @@
 //! let now = FileTime::from_ticks(133_000_000_000_000_000);
 //! let mut hive = Hive::new_empty(Version::V1_5, &SecurityDescriptor::for_administrators(), now)?;
 //! let mut editor = hive.edit(now)?;
+//! editor.create_key(r"ControlSet001\Services\stornvme")?;
 //! editor.set_value(r"ControlSet001\Services\stornvme", "Start", &RegValue::dword(0))?;
 //! let saved = hive.save(now)?.bytes.to_vec();
 //!
@@ -54,8 +55,12 @@
     )
 )]
 
+mod alloc;
 mod big_data;
 mod bitmap;
+mod check;
+mod create;
+mod edit;
 mod error;
 mod format;
 mod hive;
@@ -63,6 +68,7 @@ mod key;
 mod layout;
 mod log;
 mod name;
+mod save;
 mod security;
 mod subkeys;
 mod units;
@@ -70,11 +76,14 @@ mod upcase;
 mod value;
 mod walk;
 
+pub use check::{CheckReport, Finding, Severity, check_file};
+pub use edit::{EditError, HiveEditor};
 pub use error::{Defect, DefectKind, HiveError};
 pub use hive::{Hive, HiveState};
 pub use key::Key;
 pub use log::{LogEnd, LogReport, LogSlot, LogVerdict, Logs, Replay, ReplayReport};
 pub use name::{KeyPath, Name, NameRef};
+pub use save::{LogFate, Saved, neutralise_log};
 pub use security::{InvalidDescriptor, SecurityDescriptor};
 pub use subkeys::Subkeys;
 pub use units::{CellOffset, FileOffset, FileTime, Version};

@@ -78,10 +78,6 @@ impl<'h> NameRef<'h> {
     pub(crate) fn order_of(self, other: NameRef<'_>) -> Ordering {
         self.units().map(upcase).cmp(other.units().map(upcase))
     }
-
-    pub(crate) fn hash(self) -> u32 {
-        name_hash(self.units())
-    }
 }
 
 /// Unpaired surrogates are shown as U+FFFD.

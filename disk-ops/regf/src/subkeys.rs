@@ -235,7 +235,12 @@ impl SubkeyList {
 }
 
 impl Leaf {
-    fn element(&self, hive: &Hive, element: u32) -> Result<Option<CellOffset>, HiveError> {
+    /// The offset in an element.
+    pub(crate) fn element(
+        &self,
+        hive: &Hive,
+        element: u32,
+    ) -> Result<Option<CellOffset>, HiveError> {
         let cell = hive.cell(self.at, DefectKind::SubkeyList)?;
         let start = LIST_HEADER_LEN + index(element) * self.kind.element_len();
         let raw = cell.get(start..).and_then(|rest| rest.first_chunk::<4>());

@@ -249,8 +249,9 @@ impl<'h> Value<'h> {
         }
     }
 
-    pub(crate) fn node(&self) -> &'h KeyValue {
-        self.node
+    /// Length of the data in bytes, as the value says.
+    pub(crate) fn data_len(&self) -> u32 {
+        self.node.data_len.get() & !DATA_RESIDENT
     }
 
     fn number<const N: usize>(&self) -> Result<[u8; N], HiveError> {

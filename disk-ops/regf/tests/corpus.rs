@@ -23,6 +23,22 @@ fn every_key_and_value_of_every_sound_hive_is_read() {
 }
 
 #[test]
+fn the_check_finds_nothing_wrong_with_sound_hives() {
+    for path in files_below("hives").into_iter().chain(files_below("bcd")) {
+        let report = load(&path).check();
+        println!("{} {:?}", path.display(), report.counts);
+        for f in report
+            .findings
+            .iter()
+            .filter(|f| f.severity != ce_regf::Severity::Note)
+            .take(5)
+        {
+            println!("   {f}");
+        }
+    }
+}
+
+#[test]
 fn a_dirty_hive_is_replayed_to_what_windows_and_another_reader_made_of_it() {
     // Folder, primary file, logs, what others recovered, sequence numbers applied of each log.
     let cases: [(&str, &str, &str, &str, &[&str], Applied); 4] = [
