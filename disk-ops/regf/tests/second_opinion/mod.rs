@@ -237,7 +237,13 @@ pub fn reglookup_agrees(bytes: &[u8]) {
             .unwrap()
             .expect("a key that reglookup lists");
         let ours = key.security_descriptor().unwrap();
-        let theirs = fields[4..].join(",");
+        let class = key.class_name().unwrap().map(|name| name.to_string());
+        assert_eq!(
+            fields[8],
+            class.unwrap_or_default(),
+            "reglookup: class of {path}"
+        );
+        let theirs = fields[4..8].join(",");
         let first = rights
             .entry(ours.as_bytes().to_vec())
             .or_insert_with(|| theirs.clone());
