@@ -16,6 +16,7 @@
 //!                 |
 //!               edit(now) --> HiveEditor                 create, delete, set; free cells reused
 //!                 |
+//!                 |     \-- import(.reg text)          Hive::export writes such text
 //!               save(now) --> bytes + what to do with the log files
 //! ```
 //!
@@ -71,6 +72,7 @@ mod name;
 mod save;
 mod security;
 mod subkeys;
+mod text;
 mod units;
 mod upcase;
 mod value;
@@ -86,6 +88,9 @@ pub use name::{KeyPath, Name, NameRef};
 pub use save::{LogFate, Saved, neutralise_log};
 pub use security::{InvalidDescriptor, SecurityDescriptor};
 pub use subkeys::Subkeys;
+pub use text::{
+    Encoding, ExportError, ExportOptions, ImportError, ImportReport, RegEdit, RegScript, TextError,
+};
 pub use units::{CellOffset, FileOffset, FileTime, Version};
 pub use value::{RegValue, Value, ValueType, Values};
 pub use walk::{Walk, WalkedKey};
