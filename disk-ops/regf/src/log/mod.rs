@@ -513,3 +513,6 @@ fn first_sequence(log: &Candidate<'_>) -> u32 {
 fn precedes(a: u32, b: u32) -> bool {
     a.wrapping_sub(b) > u32::MAX / 2
 }
+
+#[cfg(test)]
+mod tests;

@@ -44,8 +44,8 @@ pub enum ExportError {
         path: KeyPath,
     },
 
-    /// The text has no way to write this name.
-    #[error("the name of key \"{path}\" or of one of its values can't be written: {reason}")]
+    /// There is no way to write this key as text.
+    #[error("key \"{path}\" or one of its values can't be written as text: {reason}")]
     Unwritable {
         /// The key.
         path: KeyPath,
@@ -137,6 +137,7 @@ impl Printer {
                 reason,
             });
         }
+        refuse_layered(path, key.is_layered())?;
         self.text.push(unit('['));
         // What could be read as a deletion or as another hive's is named from the root.
         let first = path
@@ -161,6 +162,7 @@ impl Printer {
         }
         for value in key.values()? {
             let value = value?;
+            refuse_layered(path, value.is_tombstone())?;
             let start = self.text.len();
             if value.name().is_empty() {
                 self.text.push(unit('@'));
@@ -225,6 +227,16 @@ impl Printer {
     fn push(&mut self, text: &str) {
         self.text.extend(text.encode_utf16());
     }
+}
+
+/// What a lower layer's key or value is hidden by has no form as text.
+fn refuse_layered(path: &KeyPath, layered: bool) -> Result<(), ExportError> {
+    let reason = "it is part of a layered hive";
+    let error = ExportError::Unwritable {
+        path: path.clone(),
+        reason,
+    };
+    if layered { Err(error) } else { Ok(()) }
 }
 
 /// The text of a REG_SZ that reads back from its quoted form as it was.

@@ -4,7 +4,8 @@
 use std::collections::BTreeMap;
 
 use ce_regf::{
-    EditError, FileTime, Hive, Key, KeyPath, Name, RegValue, SecurityDescriptor, ValueType,
+    EditError, FileTime, Hive, HiveEditor, Key, KeyPath, Name, RegValue, SecurityDescriptor,
+    ValueType,
 };
 
 /// A key: what is in it and below it.
@@ -181,6 +182,19 @@ pub fn apply(op: &Op, hive: &mut Hive, model: &mut ModelKey, now: FileTime) {
             hive.limit_growth(limit);
         }
     }
+}
+
+/// Does an edit to a hive of which nothing is known; any error will do.
+pub fn try_edit(op: &Op, editor: &mut HiveEditor<'_>) {
+    let _ = match op {
+        Op::CreateKey(path) => editor.create_key(path),
+        Op::DeleteKey(path) => editor.delete_key(path),
+        Op::SetValue(path, name, value) => editor.set_value(path, name, value),
+        Op::DeleteValue(path, name) => editor.delete_value(path, name),
+        Op::SetClass(path, class) => editor.set_class_name(path, class.as_ref()),
+        Op::SetSecurity(path, security) => editor.set_security(path, security),
+        Op::SaveAndReload => Ok(false),
+    };
 }
 
 /// Edits out of random bytes, four for each.
