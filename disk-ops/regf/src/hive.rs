@@ -154,7 +154,7 @@ impl Hive {
     ///
     /// As [`Hive::root`].
     pub fn walk(&self) -> Result<Walk<'_>, HiveError> {
-        Ok(Walk::from(self.root()?))
+        Ok(Walk::new(self.root()?))
     }
 
     /// The bytes of the file as they stand in memory. To write them after a change, use

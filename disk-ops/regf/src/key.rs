@@ -34,30 +34,9 @@ impl<'h> Key<'h> {
             )
             .into());
         }
-        let name_len = usize::from(node.name_len.get());
-        let name = behind.get(..name_len).ok_or_else(|| {
-            Defect::new(
-                at.in_file(),
-                DefectKind::KeyNode,
-                format!("a name of at most {} bytes", behind.len()),
-                format!("{name_len}"),
-            )
-        })?;
         let compressed = node.flags.get() & KEY_COMP_NAME != 0;
-        if !compressed && !name_len.is_multiple_of(2) {
-            return Err(Defect::new(
-                at.in_file(),
-                DefectKind::KeyNode,
-                "a UTF-16 name of an even number of bytes",
-                format!("{name_len}"),
-            )
-            .into());
-        }
-        let name = if compressed {
-            NameRef::latin1(name)
-        } else {
-            NameRef::utf16(name)
-        };
+        let len = node.name_len.get();
+        let name = NameRef::read(at, DefectKind::KeyNode, behind, len, compressed)?;
         Ok(Self {
             hive,
             at,
@@ -193,7 +172,7 @@ impl<'h> Key<'h> {
 
     /// This key and all below it, each before its subkeys.
     pub fn walk(&self) -> Walk<'h> {
-        Walk::from(*self)
+        Walk::new(*self)
     }
 
     /// The subkey of this name.

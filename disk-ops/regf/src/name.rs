@@ -6,6 +6,8 @@
 use std::cmp::Ordering;
 use std::fmt;
 
+use crate::error::{Defect, DefectKind, HiveError};
+use crate::units::CellOffset;
 use crate::upcase::{name_hash, upcase};
 
 /// A name as it stands in the file. Nothing is copied.
@@ -21,6 +23,28 @@ enum Stored<'h> {
 }
 
 impl<'h> NameRef<'h> {
+    /// The name behind a key's or value's fixed part, of which `behind` is what is left of the cell.
+    pub(crate) fn read(
+        at: CellOffset,
+        kind: DefectKind,
+        behind: &'h [u8],
+        len: u16,
+        compressed: bool,
+    ) -> Result<Self, HiveError> {
+        let len = usize::from(len);
+        let wrong = |expected: String| Defect::new(at.in_file(), kind, expected, len.to_string());
+        let name = behind
+            .get(..len)
+            .ok_or_else(|| wrong(format!("a name of at most {} bytes", behind.len())))?;
+        if compressed {
+            return Ok(Self::latin1(name));
+        }
+        if !len.is_multiple_of(2) {
+            return Err(wrong("a UTF-16 name of an even number of bytes".into()).into());
+        }
+        Ok(Self::utf16(name))
+    }
+
     pub(crate) const fn latin1(bytes: &'h [u8]) -> Self {
         Self {
             stored: Stored::Latin1(bytes),

@@ -80,35 +80,18 @@ pub struct Value<'h> {
 impl<'h> Value<'h> {
     pub(crate) fn at(hive: &'h Hive, at: CellOffset) -> Result<Self, HiveError> {
         let (node, behind) = hive.record::<KeyValue>(at, DefectKind::Value)?;
-        let wrong = |expected: String, found: String| {
-            HiveError::from(Defect::new(
+        if node.signature != VALUE_SIGNATURE {
+            return Err(Defect::new(
                 at.in_file(),
                 DefectKind::Value,
-                expected,
-                found,
-            ))
-        };
-        if node.signature != VALUE_SIGNATURE {
-            return Err(wrong(
-                "signature \"vk\"".into(),
+                "signature \"vk\"",
                 format!("{:02x?}", node.signature),
-            ));
+            )
+            .into());
         }
-        let name_len = usize::from(node.name_len.get());
-        let Some(name) = behind.get(..name_len) else {
-            let expected = format!("a name of at most {} bytes", behind.len());
-            return Err(wrong(expected, name_len.to_string()));
-        };
         let compressed = node.flags.get() & VALUE_COMP_NAME != 0;
-        if !compressed && !name_len.is_multiple_of(2) {
-            let expected = "a UTF-16 name of an even number of bytes".into();
-            return Err(wrong(expected, name_len.to_string()));
-        }
-        let name = if compressed {
-            NameRef::latin1(name)
-        } else {
-            NameRef::utf16(name)
-        };
+        let len = node.name_len.get();
+        let name = NameRef::read(at, DefectKind::Value, behind, len, compressed)?;
         Ok(Self {
             hive,
             at,

@@ -29,8 +29,8 @@ pub struct WalkedKey<'h> {
     pub key: Key<'h>,
 }
 
-impl<'h> From<Key<'h>> for Walk<'h> {
-    fn from(start: Key<'h>) -> Self {
+impl<'h> Walk<'h> {
+    pub(crate) fn new(start: Key<'h>) -> Self {
         let seen = CellSet::new(start.hive().bins_len());
         Self {
             start: Some(start),
@@ -39,9 +39,7 @@ impl<'h> From<Key<'h>> for Walk<'h> {
             seen,
         }
     }
-}
 
-impl<'h> Walk<'h> {
     fn step(&mut self) -> Result<Option<Key<'h>>, HiveError> {
         if let Some(start) = self.start.take() {
             self.enter(start)?;

@@ -267,6 +267,30 @@ fn layered_keys_are_read_and_not_edited() {
 }
 
 #[test]
+fn a_key_with_a_predefined_handle_has_no_values_and_gets_none() {
+    // KEY_PREDEF_HANDLE, and the handle where the number of values is elsewhere.
+    let hive = patched(populated(Version::V1_5), |hive| {
+        (key(hive, "Control").0 + 2, vec![0x60])
+    });
+    let mut hive = patched(hive, |hive| {
+        (key(hive, "Control").0 + 36, vec![0x60, 0, 0, 0x80])
+    });
+    let control = hive.root().unwrap().subkey("Control").unwrap().unwrap();
+    assert_eq!(control.values().unwrap().count(), 0);
+    assert!(hive.check().is_sound());
+    let mut editor = hive.edit(now()).unwrap();
+    let error = editor
+        .set_value("Control", "x", &RegValue::dword(1))
+        .unwrap_err();
+    assert!(
+        matches!(error, EditError::PredefinedHandle { .. }),
+        "{error}"
+    );
+    assert!(!editor.delete_value("Control", "x").unwrap());
+    assert!(editor.delete_key("Control").unwrap());
+}
+
+#[test]
 fn a_new_key_has_the_rights_and_the_virtualization_of_the_key_above() {
     let own = model::security(2);
     // REG_KEY_RECURSE_FLAG with REG_KEY_DONT_VIRTUALIZE.

@@ -78,6 +78,13 @@ pub enum EditError {
         path: KeyPath,
     },
 
+    /// The key holds a handle where others hold the number of their values.
+    #[error("key \"{path}\" has a predefined handle in place of values")]
+    PredefinedHandle {
+        /// The key.
+        path: KeyPath,
+    },
+
     /// The root key, or one that is marked so, can't be deleted.
     #[error("key \"{path}\" can't be deleted")]
     Protected {

@@ -6,8 +6,8 @@ use super::keys::add_storage;
 use super::{EditError, HiveEditor};
 use crate::error::{DefectKind, HiveError};
 use crate::format::{
-    BIG_DATA_SIGNATURE, BigData, DATA_RESIDENT, KeyValue, MAX_RESIDENT_LEN, SEGMENT_LEN,
-    VALUE_COMP_NAME, VALUE_SIGNATURE,
+    BIG_DATA_SIGNATURE, BigData, DATA_RESIDENT, KEY_PREDEFINED_HANDLE, KeyValue, MAX_RESIDENT_LEN,
+    SEGMENT_LEN, VALUE_COMP_NAME, VALUE_SIGNATURE,
 };
 use crate::key::Key;
 use crate::name::{KeyPath, Name};
@@ -40,6 +40,9 @@ impl HiveEditor<'_> {
         new: &RegValue,
     ) -> Result<bool, EditError> {
         self.refuse_layered(path, key)?;
+        if Key::at(self.hive, key)?.node().flags.get() & KEY_PREDEFINED_HANDLE != 0 {
+            return Err(EditError::PredefinedHandle { path: path.clone() });
+        }
         let limit = if self.hive.version().has_big_data() {
             MAX_BIG_DATA
         } else {
