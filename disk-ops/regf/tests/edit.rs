@@ -368,6 +368,23 @@ fn what_lies_behind_the_bins_is_kept_until_they_grow_over_it() {
 }
 
 #[test]
+fn what_a_cell_held_before_does_not_stay_in_its_padding() {
+    let mut hive = new_hive(Version::V1_5);
+    let mut editor = hive.edit(now()).unwrap();
+    editor
+        .set_value("", "old", &RegValue::binary([0xEE; 200]))
+        .unwrap();
+    editor.delete_value("", "old").unwrap();
+    editor
+        .set_value("", "new", &RegValue::binary([0x11; 5]))
+        .unwrap();
+    let bytes = hive.as_bytes();
+    let data = bytes.windows(5).position(|five| five == [0x11; 5]).unwrap();
+    assert_eq!(bytes[data - 4..data], (-16_i32).to_le_bytes());
+    assert_eq!(bytes[data + 5..data + 12], [0; 7]);
+}
+
+#[test]
 fn an_edit_broken_off_half_way_makes_the_hive_refuse_to_be_saved() {
     // The value's data is the security record that only this key uses: deleting frees it twice.
     let mut hive = populated(Version::V1_5);
