@@ -27,8 +27,10 @@ test | fdisk           | sfdisk
 test | g++             | c++
 test | python3         | /usr/bin/python3
 test | python3-libvhdi | python:pyvhdi
+test | libhivex-bin    | hivexsh
 test | libvhdi-utils   | vhdiinfo
 test | mount           | mount
+test | reglookup       | reglookup
 test | samba           | smbd
 test | shellcheck      | shellcheck
 test | smbclient       | smbclient

@@ -26,6 +26,10 @@ pub const NTFSCP: Tool = Tool::new("ntfscp", "ntfs-3g");
 pub const MKFS_FAT: Tool = Tool::new("mkfs.fat", "dosfstools");
 /// `mke2fs`.
 pub const MKE2FS: Tool = Tool::new("mke2fs", "e2fsprogs");
+/// `hivexget`.
+pub const HIVEXGET: Tool = Tool::new("hivexget", "libhivex-bin");
+/// `reglookup`.
+pub const REGLOOKUP: Tool = Tool::new("reglookup", "reglookup");
 /// `mcopy`.
 pub const MCOPY: Tool = Tool::new("mcopy", "mtools");
 /// `mmd`.
