@@ -49,6 +49,7 @@ fn put_header(file: &mut [u8], which: usize, offset: u64, bytes: &[u8]) {
 
 fn refusal(file: &[u8]) -> String {
     VhdxReader::open(file)
+        .map(|_| ())
         .expect_err("a file that is refused")
         .to_string()
 }

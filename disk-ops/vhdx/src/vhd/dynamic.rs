@@ -5,13 +5,16 @@
 //!                                       bit clear: the sector is zero
 //! ```
 //!
-//! The table is held in memory: at most [`MAX_BLOCKS`] entries, 16 MiB.
+//! The table is held in memory: at most [`MAX_BLOCKS`] entries, 16 MiB, and a second time while it
+//! is checked.
+
+use std::ops::Range;
 
 use zerocopy::FromBytes;
 
 use super::format::{
-    DYNAMIC_CHECKSUM_OFFSET, DYNAMIC_COOKIE, DYNAMIC_HEADER_LENGTH, DynamicHeader, Footer,
-    SECTOR_LENGTH, UNUSED_ENTRY, checksum,
+    DYNAMIC_CHECKSUM_OFFSET, DYNAMIC_COOKIE, DYNAMIC_HEADER_LENGTH, DynamicHeader, FOOTER_LENGTH,
+    Footer, SECTOR_LENGTH, UNUSED_ENTRY, checksum,
 };
 use crate::error::{BlockError, FileReadError, OpenError};
 use crate::reader::Extent;
@@ -26,8 +29,13 @@ pub(super) struct DynamicTable {
 }
 
 impl DynamicTable {
-    /// Reads and checks the table: every block lies in the file and over no other.
-    pub(super) fn read<R: ReadAt>(image: &Image<R>, footer: &Footer) -> Result<Self, OpenError> {
+    /// Reads and checks the table: every block lies before `data_end`, where the last footer is,
+    /// and over nothing else.
+    pub(super) fn read<R: ReadAt>(
+        image: &Image<R>,
+        footer: &Footer,
+        data_end: u64,
+    ) -> Result<Self, OpenError> {
         let (header, at) = read_header(image, footer)?;
         let block_size = u64::from(header.block_size.get());
         if !block_size.is_power_of_two() || !(SECTOR_LENGTH..=MAX_BLOCK_SIZE).contains(&block_size)
@@ -52,48 +60,68 @@ impl DynamicTable {
             ));
         }
         let length = buffer_index(blocks.saturating_mul(4));
-        let bytes = image.structure("the BAT", header.table_offset.get(), length)?;
+        let table_offset = header.table_offset.get();
+        let bytes = image.structure("the BAT", table_offset, length)?;
         let entries = bytes
             .as_chunks()
             .0
             .iter()
-            .map(|entry| u32::from_be_bytes(*entry));
+            .map(|entry| u32::from_be_bytes(*entry))
+            .collect();
+        drop(bytes);
         let table = Self {
             block_size,
             disk_size,
-            entries: entries.collect(),
+            entries,
         };
-        table.check(image.length())?;
+        // The sums can't overflow: both structures were read, and so lie in the file.
+        let structures = [
+            0..FOOTER_LENGTH,
+            at..at + DYNAMIC_HEADER_LENGTH,
+            table_offset..table_offset + blocks * 4,
+        ];
+        table.check(data_end, &structures)?;
         Ok(table)
     }
 
-    fn check(&self, file_length: u64) -> Result<(), BlockError> {
-        let mut used: Vec<(u32, PayloadBlock)> = (0..)
-            .map(PayloadBlock)
-            .zip(&self.entries)
-            .filter(|(_, entry)| **entry != UNUSED_ENTRY)
-            .map(|(block, entry)| (*entry, block))
-            .collect();
+    fn check(&self, data_end: u64, structures: &[Range<u64>]) -> Result<(), BlockError> {
+        let used = self.entries.iter().filter(|entry| **entry != UNUSED_ENTRY);
+        let mut used: Vec<u32> = used.copied().collect();
         used.sort_unstable();
         let mut free = 0;
-        for (entry, block) in used {
+        for entry in used {
             let start = u64::from(entry) * SECTOR_LENGTH;
             let end = start + self.bitmap_length() + self.block_size;
             let offset = FileOffset(start);
-            if end > file_length {
+            if end > data_end {
                 return Err(BlockError::Truncated {
-                    block,
+                    block: self.block_of(entry),
                     offset,
                     end,
-                    file_length,
+                    file_length: data_end,
                 });
             }
-            if start < free || start == 0 {
-                return Err(BlockError::Overlap { block, offset });
+            let is_structure = structures
+                .iter()
+                .any(|structure| start < structure.end && structure.start < end);
+            if start < free || is_structure {
+                return Err(BlockError::Overlap {
+                    block: self.block_of(entry),
+                    offset,
+                });
             }
             free = end;
         }
         Ok(())
+    }
+
+    /// The last block that `entry` is given for.
+    fn block_of(&self, entry: u32) -> PayloadBlock {
+        let blocks = (0..).map(PayloadBlock).zip(&self.entries);
+        blocks
+            .filter(|(_, other)| **other == entry)
+            .last()
+            .map_or(PayloadBlock(0), |(block, _)| block)
     }
 
     /// The run at `offset`, which lies on the disk.
@@ -179,7 +207,11 @@ fn read_header<R: ReadAt>(
     footer: &Footer,
 ) -> Result<(DynamicHeader, u64), OpenError> {
     let at = footer.data_offset.get();
-    let bytes = image.structure("the dynamic header", at, DYNAMIC_HEADER_LENGTH)?;
+    let bytes = image.structure(
+        "the dynamic header",
+        at,
+        buffer_index(DYNAMIC_HEADER_LENGTH),
+    )?;
     let sum = checksum(&bytes, DYNAMIC_CHECKSUM_OFFSET);
     let header = DynamicHeader::read_from_bytes(&bytes)
         .ok()

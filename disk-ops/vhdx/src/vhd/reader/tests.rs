@@ -37,6 +37,7 @@ fn reseal(file: &mut [u8]) {
 
 fn refusal(file: &[u8]) -> String {
     VhdReader::open(file)
+        .map(|_| ())
         .expect_err("a file that is refused")
         .to_string()
 }
@@ -127,6 +128,17 @@ fn blocks_that_are_cut_short_or_overlap_are_refused() {
     assert!(refusal(&file).contains("overlaps"), "{}", refusal(&file));
     file[1536 + 6] = 0x80;
     assert!(refusal(&file).contains("block 1 at 0x1000a00 of the image is cut short"));
+}
+
+#[test]
+fn blocks_that_lie_over_a_structure_are_refused() {
+    // The sectors of the dynamic header, of the end of the table, and the one that lets the block
+    // end where the last footer does.
+    for (sector, message) in [(1, "overlaps"), (3, "overlaps"), (5, "cut short")] {
+        let mut file = dynamic();
+        file[1536 + 3] = sector;
+        assert!(refusal(&file).contains(message), "{}", refusal(&file));
+    }
 }
 
 #[test]
