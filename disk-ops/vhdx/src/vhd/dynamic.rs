@@ -124,7 +124,9 @@ impl DynamicTable {
             .map_or(PayloadBlock(0), |(block, _)| block)
     }
 
-    /// The run at `offset`, which lies on the disk.
+    /// The run at `offset`, which lies on the disk. Where the table has no block, it may end
+    /// early: who reads an empty disk in small parts must not have the whole table looked through
+    /// for each.
     pub(super) fn run_at<R: ReadAt>(
         &self,
         image: &Image<R>,
@@ -140,7 +142,8 @@ impl DynamicTable {
                 self.run_in_block(image, start, inside, on_disk)
             }
             _ => {
-                let more = entries.take_while(|entry| *entry == UNUSED_ENTRY);
+                let more = entries.take(UNUSED_PER_RUN - 1);
+                let more = more.take_while(|entry| *entry == UNUSED_ENTRY);
                 let blocks = more.fold(1_u64, |count, _| count + 1);
                 let length = (blocks * self.block_size - inside).min(on_disk);
                 Ok(Extent::Zero { length })
@@ -237,4 +240,6 @@ const HEADER_VERSION: u32 = 0x0001_0000;
 const MAX_BLOCK_SIZE: u64 = 256 << 20;
 /// 2 TiB, more than entries of 32 bits reach, in blocks of 512 KiB, a quarter of the usual size.
 const MAX_BLOCKS: u64 = 1 << 22;
+/// How many entries in a row are looked at for one run.
+const UNUSED_PER_RUN: usize = 8192;
 const SECTORS_PER_BITMAP_SECTOR: u64 = 4096;

@@ -79,6 +79,38 @@ fn sectors_that_the_bitmap_leaves_out_are_zero() {
 }
 
 #[test]
+fn unused_blocks_are_looked_up_a_stretch_at_a_time() {
+    // A disk of 64 MiB in blocks of 512 bytes, none of which is in the file.
+    let mut file = dynamic();
+    file[512 + 28..512 + 32].copy_from_slice(&(1_u32 << 17).to_be_bytes());
+    file[512 + 32..512 + 36].copy_from_slice(&512_u32.to_be_bytes());
+    file.truncate(1536);
+    file.resize(1536 + (4 << 17), 0xFF);
+    let footer: Vec<u8> = file[..512].to_vec();
+    file.extend(footer);
+    let end = file.len() - 512;
+    for at in [0, end] {
+        file[at + 48..at + 56].copy_from_slice(&(64 * MIB).to_be_bytes());
+    }
+    reseal(&mut file);
+    let reader = VhdReader::open(file.as_slice()).expect("a valid file");
+    let mut offset = 0;
+    while offset < 64 * MIB {
+        let extent = reader.extent_at(VirtualOffset(offset));
+        assert_eq!(
+            extent.expect("on the disk"),
+            Extent::Zero { length: 4 * MIB }
+        );
+        offset += 4 * MIB;
+    }
+    let mut bytes = vec![7; buffer_index(9 * MIB)];
+    reader
+        .read_at(VirtualOffset(MIB + 5), &mut bytes)
+        .expect("readable");
+    assert!(crate::is_zero(&bytes));
+}
+
+#[test]
 fn the_copy_at_the_start_stands_in_for_a_lost_footer() {
     let mut file = dynamic();
     let end = file.len() - 512;
