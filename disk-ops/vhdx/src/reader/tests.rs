@@ -1,3 +1,5 @@
+use std::cell::Cell;
+
 use super::*;
 use crate::content::ContentDigest;
 use crate::error::BlockError;
@@ -9,16 +11,20 @@ use crate::writer::{ClosingStep, VhdxWriter};
 fn image() -> Vec<u8> {
     let block = BlockSize::from_bytes(1 << 20).expect("a block size");
     let geometry = Geometry::new(6 * MIB, SectorSize::B512, SectorSize::B4096, block);
-    let geometry = geometry.expect("a valid geometry");
-    let mut writer = VhdxWriter::new(geometry);
-    let mut file = Vec::new();
-    for block in [0_u8, 1, 4] {
+    written(&geometry.expect("a valid geometry"), &[0, 1, 4])
+}
+
+/// A disk of which these blocks of 1 MiB are in the file, filled with their numbers from 1.
+fn written(geometry: &Geometry, blocks: &[u8]) -> Vec<u8> {
+    let mut writer = VhdxWriter::new(*geometry);
+    let mut file = vec![0; buffer_index(geometry.data_offset().0)];
+    for &block in blocks {
         let start = VirtualOffset(u64::from(block) * MIB);
         let at = writer.place(start, MIB).expect("a whole block");
         file.resize(buffer_index(at.0), 0);
         file.resize(buffer_index(at.0 + MIB), block + 1);
     }
-    for step in writer.finish(ContentDigest::new().finish(&geometry)) {
+    for step in writer.finish(ContentDigest::new().finish(geometry)) {
         if let ClosingStep::Write { offset, bytes } = step {
             let start = buffer_index(offset.0);
             file[start..start + bytes.len()].copy_from_slice(&bytes);
@@ -75,6 +81,35 @@ fn extents_join_what_lies_together() {
     assert_eq!(at(5 * MIB + 1), Extent::Zero { length: MIB - 1 });
     let outside = reader.extent_at(VirtualOffset(6 * MIB));
     assert!(matches!(outside, Err(ReadError::OutsideDisk { .. })));
+}
+
+/// A file that counts the bytes that are read from it.
+struct Counted<'a>(&'a [u8], Cell<usize>);
+
+impl ReadAt for Counted<'_> {
+    fn length(&self) -> u64 {
+        self.0.length()
+    }
+
+    fn read_at(&self, offset: FileOffset, buffer: &mut [u8]) -> std::io::Result<()> {
+        self.1.set(self.1.get() + buffer.len());
+        self.0.read_at(offset, buffer)
+    }
+}
+
+#[test]
+fn an_extent_takes_one_page_of_the_table() {
+    // 2 TiB and no data: a table of 2^21 entries.
+    let block = BlockSize::from_bytes(1 << 20).expect("a block size");
+    let geometry = Geometry::new(2 << 40, SectorSize::B512, SectorSize::B4096, block);
+    let file = written(&geometry.expect("a valid geometry"), &[]);
+    let counted = Counted(&file, Cell::new(0));
+    let reader = VhdxReader::open(&counted).expect("our own file");
+    let before = counted.1.get();
+    let extent = reader.extent_at(VirtualOffset(0)).expect("on the disk");
+    assert!(extent.length() >= 256 * MIB, "{extent:?}");
+    let read = counted.1.get() - before;
+    assert!(read <= 4096, "{read} bytes read");
 }
 
 #[test]
