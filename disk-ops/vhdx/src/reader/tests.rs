@@ -157,6 +157,28 @@ fn a_block_that_is_cut_short_is_an_error_and_not_zeros() {
 }
 
 #[test]
+fn a_file_that_shrinks_gives_an_error_and_no_zeros() {
+    struct Shrinking<'a>(&'a [u8], Cell<u64>);
+
+    impl ReadAt for Shrinking<'_> {
+        fn length(&self) -> u64 {
+            self.1.get()
+        }
+
+        fn read_at(&self, offset: FileOffset, buffer: &mut [u8]) -> std::io::Result<()> {
+            self.0[..buffer_index(self.1.get())].read_at(offset, buffer)
+        }
+    }
+
+    let file = image();
+    let shrinking = Shrinking(&file, Cell::new(file.length()));
+    let reader = VhdxReader::open(&shrinking).expect("our own file");
+    shrinking.1.set(6 * MIB);
+    let refusal = reader.read_at(VirtualOffset(4 * MIB), &mut [0; 16]);
+    assert!(matches!(refusal, Err(ReadError::Read(_))), "{refusal:?}");
+}
+
+#[test]
 fn one_damaged_copy_of_header_or_region_table_does_no_harm() {
     for offset in [HEADER_OFFSETS, crate::format::REGION_TABLE_OFFSETS].as_flattened() {
         let mut file = image();
