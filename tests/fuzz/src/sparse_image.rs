@@ -3,11 +3,10 @@
 
 use std::io;
 
-use arbitrary::Arbitrary;
 use ce_vhdx::{Extent, FileOffset, ReadAt, ReadError};
 
 /// A file that is zero but for some pieces; later ones lie over earlier ones.
-#[derive(Default)]
+#[derive(Clone, Default)]
 pub struct SparseImage {
     pub length: u64,
     pub pieces: Vec<(u64, Vec<u8>)>,
@@ -20,21 +19,11 @@ impl SparseImage {
         &mut piece.expect("a piece of the template").1
     }
 
-    /// Lays `patches` into the structures at `places` (offset in the file and length).
-    pub fn patch(&mut self, patches: &[Patch], places: &[(u64, u64)]) {
-        for patch in patches {
-            let (start, length) = places[usize::from(patch.place) % places.len()];
-            let offset = start + u64::from(patch.offset) % length;
-            for (piece_start, piece) in &mut self.pieces {
-                let Some(inside) = offset.checked_sub(*piece_start) else {
-                    continue;
-                };
-                for (i, byte) in patch.bytes.iter().enumerate() {
-                    if let Some(target) = piece.get_mut(inside as usize + i) {
-                        *target = *byte;
-                    }
-                }
-            }
+    /// Lays patches into the pieces that begin at `places`.
+    pub fn patch(&mut self, patches: &[u8], places: &[u64]) {
+        for patch in Patch::all(patches) {
+            let piece = self.piece(places[usize::from(patch.place) % places.len()]);
+            patch.apply(piece);
         }
     }
 }
@@ -64,12 +53,35 @@ impl ReadAt for SparseImage {
     }
 }
 
-/// Bytes to be laid over a structure.
-#[derive(Arbitrary, Debug)]
-pub struct Patch {
-    place: u8,
+/// Bytes to be laid over a structure. In an input: which structure, where in it (16 bits,
+/// little-endian), how many bytes from 1 to 4 (modulo 4), the bytes.
+pub struct Patch<'a> {
+    pub place: u8,
     offset: u16,
-    bytes: [u8; 4],
+    bytes: &'a [u8],
+}
+
+impl<'a> Patch<'a> {
+    /// The patches that `input` holds, eight bytes each.
+    pub fn all(input: &'a [u8]) -> impl Iterator<Item = Self> {
+        input
+            .as_chunks()
+            .0
+            .iter()
+            .map(|[place, low, high, count, bytes @ ..]: &[u8; 8]| Self {
+                place: *place,
+                offset: u16::from_le_bytes([*low, *high]),
+                bytes: &bytes[..usize::from(*count % 4) + 1],
+            })
+    }
+
+    /// Lays the bytes over `structure`, as far as they fit in.
+    pub fn apply(&self, structure: &mut [u8]) {
+        let start = usize::from(self.offset) % structure.len();
+        for (target, byte) in structure[start..].iter_mut().zip(self.bytes) {
+            *target = *byte;
+        }
+    }
 }
 
 /// Whatever the image, its extents tile the disk, lie in the file, and share no byte of it.

@@ -2,8 +2,12 @@
 //!
 //! Oracle: what is accepted has extents that tile the disk, lie in the file, and share no byte of
 //! it; every one can be read. Nothing panics, and no read leaves the file.
+//!
+//! Input: by how many bytes the file is cut short, and patches.
 
 #![no_main]
+
+use std::sync::LazyLock;
 
 use ce_vhdx::{VhdReader, VirtualOffset};
 use libfuzzer_sys::fuzz_target;
@@ -11,19 +15,19 @@ use libfuzzer_sys::fuzz_target;
 #[path = "../sparse_image.rs"]
 mod sparse_image;
 
-use sparse_image::{Patch, SparseImage, check_extents};
+use sparse_image::{SparseImage, check_extents};
 
-fuzz_target!(|input: (u8, Vec<Patch>)| {
-    let (cut, patches) = input;
-    let mut image = template();
-    image.patch(&patches, &PLACES);
+fuzz_target!(|input: &[u8]| {
+    let Some((&cut, patches)) = input.split_first() else {
+        return;
+    };
+    let mut image = TEMPLATE.clone();
+    image.patch(patches, &PLACES);
     // One copy of the footer is as good as the other, and may be all there is.
-    let footer = image.piece(0)[..512].to_vec();
+    seal(image.piece(0), 64);
+    seal(image.piece(512), 36);
+    let footer = image.piece(0).clone();
     *image.piece(END) = footer;
-    for (start, length, field) in [(0, 512, 64), (512, 1024, 36)] {
-        seal(&mut image.piece(0)[start..start + length], field);
-    }
-    seal(image.piece(END), 64);
     image.length -= u64::from(cut);
     let file_length = image.length;
     if let Ok(reader) = VhdReader::open(image) {
@@ -36,32 +40,40 @@ fuzz_target!(|input: (u8, Vec<Patch>)| {
     }
 });
 
-/// Five blocks of 2 MiB, of which two are in the file.
-fn template() -> SparseImage {
-    let mut head = vec![0; 2048];
-    head[..8].copy_from_slice(b"conectix");
-    head[12..16].copy_from_slice(&0x1_0000_u32.to_be_bytes());
-    head[16..24].copy_from_slice(&512_u64.to_be_bytes());
-    head[48..56].copy_from_slice(&(9_u64 << 20).to_be_bytes());
-    head[60..64].copy_from_slice(&3_u32.to_be_bytes());
-    head[512..520].copy_from_slice(b"cxsparse");
-    head[528..536].copy_from_slice(&1536_u64.to_be_bytes());
-    head[536..540].copy_from_slice(&0x1_0000_u32.to_be_bytes());
-    head[540..544].copy_from_slice(&5_u32.to_be_bytes());
-    head[544..548].copy_from_slice(&(2_u32 << 20).to_be_bytes());
-    head[1536..].fill(0xFF);
-    head[1536..1540].copy_from_slice(&4_u32.to_be_bytes());
-    head[1544..1548].copy_from_slice(&4101_u32.to_be_bytes());
+/// Five blocks of 2 MiB, of which two are in the file. Of footer and header, only the part that is
+/// not zero is kept.
+static TEMPLATE: LazyLock<SparseImage> = LazyLock::new(|| {
+    let mut footer = vec![0; 85];
+    footer[..8].copy_from_slice(b"conectix");
+    footer[12..16].copy_from_slice(&0x1_0000_u32.to_be_bytes());
+    footer[16..24].copy_from_slice(&512_u64.to_be_bytes());
+    footer[48..56].copy_from_slice(&(9_u64 << 20).to_be_bytes());
+    footer[60..64].copy_from_slice(&3_u32.to_be_bytes());
+    let mut header = vec![0; 96];
+    header[..8].copy_from_slice(b"cxsparse");
+    header[16..24].copy_from_slice(&1536_u64.to_be_bytes());
+    header[24..28].copy_from_slice(&0x1_0000_u32.to_be_bytes());
+    header[28..32].copy_from_slice(&5_u32.to_be_bytes());
+    header[32..36].copy_from_slice(&(2_u32 << 20).to_be_bytes());
+    let mut table = vec![0xFF; 32];
+    table[..4].copy_from_slice(&4_u32.to_be_bytes());
+    table[8..12].copy_from_slice(&4101_u32.to_be_bytes());
+    // Every change of a bit is an extent of its own: a few are enough.
+    let mut bitmap = vec![0xFF; 512];
+    bitmap[8..16].fill(0xF0);
+    bitmap[500..].fill(0);
     SparseImage {
         length: END + 512,
         pieces: vec![
-            (0, head),
-            (2048, vec![0xF0; 512]),
-            (4101 * 512, vec![0x0F; 512]),
-            (END, vec![0; 512]),
+            (0, footer),
+            (512, header),
+            (1536, table),
+            (2048, bitmap),
+            (4101 * 512, vec![0x0F; 8]),
+            (END, Vec::new()),
         ],
     }
-}
+});
 
 fn seal(bytes: &mut [u8], field: usize) {
     bytes[field..field + 4].fill(0);
@@ -73,4 +85,4 @@ fn seal(bytes: &mut [u8], field: usize) {
 const END: u64 = 2048 + 2 * (512 + (2 << 20));
 
 /// Footer, dynamic header, BAT, first bitmap.
-const PLACES: [(u64, u64); 4] = [(0, 84), (512, 84), (1536, 32), (2048, 512)];
+const PLACES: [u64; 4] = [0, 512, 1536, 2048];
