@@ -2,14 +2,16 @@
 
 use std::fs::File;
 use std::path::Path;
-use std::process::Command;
 
 use ce_vhdx::{BlockSize, Geometry, SectorSize};
 use tempfile::TempDir;
 
 mod support;
+#[path = "support/tool.rs"]
+mod tool;
 
 use support::{Disk, MIB, WriteAt, noise};
+use tool::run;
 
 const GIB: u64 = 1 << 30;
 
@@ -49,23 +51,6 @@ fn disks() -> Vec<(&'static str, Disk)> {
             ),
         ),
     ]
-}
-
-/// Runs a tool that must be there and must be content.
-fn run(package: &str, program: &str, arguments: &[&str]) -> String {
-    let output = Command::new(program)
-        .args(arguments)
-        .output()
-        .unwrap_or_else(|error| {
-            panic!("{program} can't be run ({error}): install the Debian package {package}")
-        });
-    let text = String::from_utf8_lossy(&output.stdout).into_owned();
-    let errors = String::from_utf8_lossy(&output.stderr);
-    assert!(
-        output.status.success(),
-        "{program} {arguments:?}: {text}{errors}"
-    );
-    text
 }
 
 fn path(folder: &TempDir, name: &str) -> String {
