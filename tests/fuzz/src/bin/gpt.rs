@@ -2,7 +2,8 @@
 //!
 //! Oracle: reading never fails on a sound medium nor panics, and reads no more than the bounds of
 //! the module allow; every partition lies on the disk or has a finding that says otherwise; gaps
-//! are in order, on the disk, and share no byte with a partition; every finding has a text.
+//! are in order, on the disk, and share no byte with a partition or the primary header of a GPT;
+//! every finding has a text.
 //!
 //! Input: one byte of flags (1: sectors of 4096 bytes, 2: make the GPT checksums right), the size
 //! of the disk in sectors and the length of its head in bytes (both 16 bits, little-endian), the
@@ -11,7 +12,7 @@
 #![no_main]
 
 use ce_disk::block::{BlockRead, MemoryDisk};
-use ce_disk::partition::{Finding, PartitionTable, Role};
+use ce_disk::partition::{Finding, Gap, PartitionTable, Role, Scheme};
 use ce_disk::units::{ByteCount, ByteOffset, SectorSize, SectorSizes};
 use libfuzzer_sys::fuzz_target;
 
@@ -45,6 +46,21 @@ fn check_positions(table: &PartitionTable, size: ByteCount) {
         };
         assert_eq!(end > disk_end, table.findings.contains(&finding));
         assert!(end <= disk_end || partition.content.is_none());
+    }
+    let primary_is_sound = !table.findings.iter().any(|finding| {
+        matches!(
+            finding,
+            Finding::GptCopy {
+                copy: "primary",
+                ..
+            }
+        )
+    });
+    if table.scheme == Scheme::Gpt && primary_is_sound {
+        let header = ByteOffset(table.sector_size.bytes());
+        let holds_header =
+            |gap: &&Gap| gap.start <= header && ByteOffset(gap.start.0 + gap.length.0) > header;
+        assert_eq!(table.gaps.iter().find(holds_header), None);
     }
     let mut position = ByteOffset::ZERO;
     for gap in &table.gaps {
