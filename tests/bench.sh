@@ -9,4 +9,4 @@ cargo build --release --locked --quiet --bin ce-agent
 cargo build --release --locked --quiet -p ce-disk --example md5_speed
 cargo build --release --locked --quiet -p ce-tests --bin bench
 mkdir -p "$folder"
-exec target/release/bench --dir "$folder" "$@"
+CE_AGENT=$PWD/target/release/ce-agent exec target/release/bench --dir "$folder" "$@"

@@ -25,4 +25,5 @@ if [ ! -d "$unpacked" ] || [ "$archive" -nt "$unpacked" ]; then
 fi
 
 CE_CORPUS_UNPACKED=$unpacked cargo test --locked -p ce-tests --features corpus --test corpus
+CE_CORPUS_DIR=$unpacked cargo test --locked -p ce-regf --features corpus --test corpus
 echo "test-corpus: passed"

@@ -22,13 +22,18 @@ demo | mtools          | mcopy
 demo | ntfs-3g         | mkntfs
 test | ntfs-3g         | ntfscp
 test | bzip2           | bunzip2
+test | e2fsprogs       | mke2fs
+test | fdisk           | sfdisk
 test | g++             | c++
 test | python3         | /usr/bin/python3
 test | python3-libvhdi | python:pyvhdi
+test | libhivex-bin    | hivexsh
 test | libvhdi-utils   | vhdiinfo
 test | mount           | mount
+test | reglookup       | reglookup
 test | samba           | smbd
 test | shellcheck      | shellcheck
+test | smbclient       | smbclient
 test | util-linux      | setpriv
 test | zstd            | zstd
 '

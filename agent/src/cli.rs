@@ -48,6 +48,17 @@ pub struct OutputOptions {
 /// The commands.
 #[derive(Debug, Subcommand)]
 pub enum Command {
+    /// Work on a disk.
+    #[command(flatten)]
+    Job(JobCommand),
+    /// Check, print and change registry hives
+    #[command(subcommand)]
+    Hive(HiveCommand),
+}
+
+/// The commands that work on a disk.
+#[derive(Debug, Subcommand)]
+pub enum JobCommand {
     /// Write the disk as an image, in one pass
     Export(ExportArgs),
     /// Compute the MD5 of the disk's content
@@ -264,6 +275,61 @@ fn whole_mib(text: &str) -> Result<ByteCount, String> {
     let size = mib(text).filter(|mib| (1..=1 << 20).contains(mib));
     size.map(|mib| ByteCount::mib(mib.into()))
         .ok_or_else(|| "a size is a number of MiB, from 1M to 1048576M".to_owned())
+}
+
+/// `hive`.
+#[derive(Debug, Subcommand)]
+pub enum HiveCommand {
+    /// Look for broken references, overlaps and wrong counts
+    Check(HiveCheckArgs),
+    /// Print a key and all below it as .reg text
+    Export(HiveExportArgs),
+    /// Make the changes that a .reg file lists
+    Import(HiveImportArgs),
+}
+
+/// `hive check`.
+#[derive(Args, Debug)]
+pub struct HiveCheckArgs {
+    /// The hive; its logs are looked for beside it
+    pub file: PathBuf,
+}
+
+/// `hive export`.
+#[derive(Args, Debug)]
+pub struct HiveExportArgs {
+    /// The hive; its logs are looked for beside it
+    pub file: PathBuf,
+
+    /// The key, below the hive's root [default: all]
+    #[arg(default_value = "", hide_default_value = true)]
+    pub key: String,
+
+    /// Put this before every key, such as HKEY_LOCAL_MACHINE\SYSTEM
+    #[arg(long, default_value = "", hide_default_value = true)]
+    pub prefix: String,
+
+    /// Print UTF-16 with a byte order mark, as regedit does, and not UTF-8
+    #[arg(long)]
+    pub utf16: bool,
+}
+
+/// `hive import`.
+#[derive(Args, Debug)]
+pub struct HiveImportArgs {
+    /// The hive; its logs are looked for beside it
+    pub file: PathBuf,
+
+    /// The changes: a .reg file, in UTF-8 or UTF-16
+    pub edits: PathBuf,
+
+    /// Take this away from the start of every key, such as HKEY_LOCAL_MACHINE\SYSTEM
+    #[arg(long, default_value = "", hide_default_value = true)]
+    pub prefix: String,
+
+    /// Write the changed hive here, and leave FILE as it is
+    #[arg(long, value_name = "FILE")]
+    pub out: Option<PathBuf>,
 }
 
 fn sector_size(text: &str) -> Result<SectorSize, String> {

@@ -11,7 +11,16 @@
 
 pub mod cli;
 pub mod console;
+mod hive;
 pub mod job;
 mod local;
 
-pub use local::run;
+use cli::{Cli, Command};
+
+/// Does what the command line asks for and returns the exit code.
+pub fn run(cli: &Cli) -> u8 {
+    match &cli.command {
+        Command::Hive(command) => hive::run(command, cli.output),
+        Command::Job(command) => local::run(command, cli.output),
+    }
+}

@@ -13,42 +13,42 @@ use ce_disk::sink::smb::SmbLocation;
 use signal_hook::consts::{SIGINT, SIGTERM};
 use zeroize::Zeroizing;
 
-use crate::cli::{Cli, Command, DiskArgs, ExportArgs, Format, RunArgs, SmbArgs};
+use crate::cli::{DiskArgs, ExportArgs, Format, JobCommand, OutputOptions, RunArgs, SmbArgs};
 use crate::console::Console;
 use crate::job::{
     Artifacts, Destination, DiskSpec, ErrorCode, ExportSpec, Job, JobError, JobSpec,
     LocalOverrides, Request, ShareAccess, Status, Watch, Work, execute, guard_secrets,
 };
 
-/// Runs what the command line asks for and returns the exit code.
-pub fn run(cli: &Cli) -> u8 {
-    let mut console = Console::new(cli.output);
-    let job = match worded(&cli.command) {
+/// Runs the job that a command asks for and returns the exit code.
+pub(crate) fn run(command: &JobCommand, output: OutputOptions) -> u8 {
+    let mut console = Console::new(output);
+    let job = match worded(command) {
         Ok(spec) => supervise(&spec, &mut console),
-        Err(error) => refused(operation_of(&cli.command), error),
+        Err(error) => refused(operation_of(command), error),
     };
     console.finished(&job);
     job.error.map_or(0, |error| error.code.exit_code())
 }
 
-fn worded(command: &Command) -> Result<JobSpec, JobError> {
+fn worded(command: &JobCommand) -> Result<JobSpec, JobError> {
     match command {
-        Command::Export(args) => Ok(JobSpec::local(
+        JobCommand::Export(args) => Ok(JobSpec::local(
             disk_spec(&args.disk),
             Work::Export(export_spec(args)?),
         )),
-        Command::Hash(args) => Ok(JobSpec::local(disk_spec(&args.disk), Work::Hash)),
-        Command::Inspect(args) => Ok(JobSpec::local(disk_spec(&args.disk), Work::Inspect)),
-        Command::Run(args) => requested(args),
+        JobCommand::Hash(args) => Ok(JobSpec::local(disk_spec(&args.disk), Work::Hash)),
+        JobCommand::Inspect(args) => Ok(JobSpec::local(disk_spec(&args.disk), Work::Inspect)),
+        JobCommand::Run(args) => requested(args),
     }
 }
 
-fn operation_of(command: &Command) -> &'static str {
+fn operation_of(command: &JobCommand) -> &'static str {
     match command {
-        Command::Export(_) => "export",
-        Command::Hash(_) => "hash",
-        Command::Inspect(_) => "inspect",
-        Command::Run(_) => "run",
+        JobCommand::Export(_) => "export",
+        JobCommand::Hash(_) => "hash",
+        JobCommand::Inspect(_) => "inspect",
+        JobCommand::Run(_) => "run",
     }
 }
 

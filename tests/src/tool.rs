@@ -24,6 +24,12 @@ pub const MKNTFS: Tool = Tool::new("mkntfs", "ntfs-3g");
 pub const NTFSCP: Tool = Tool::new("ntfscp", "ntfs-3g");
 /// `mkfs.fat`.
 pub const MKFS_FAT: Tool = Tool::new("mkfs.fat", "dosfstools");
+/// `mke2fs`.
+pub const MKE2FS: Tool = Tool::new("mke2fs", "e2fsprogs");
+/// `hivexget`.
+pub const HIVEXGET: Tool = Tool::new("hivexget", "libhivex-bin");
+/// `reglookup`.
+pub const REGLOOKUP: Tool = Tool::new("reglookup", "reglookup");
 /// `mcopy`.
 pub const MCOPY: Tool = Tool::new("mcopy", "mtools");
 /// `mmd`.
@@ -38,6 +44,12 @@ pub const PYTHON: Tool = Tool::new("/usr/bin/python3", "python3");
 pub const SETPRIV: Tool = Tool::new("setpriv", "util-linux");
 /// `unshare`.
 pub const UNSHARE: Tool = Tool::new("unshare", "util-linux");
+/// `losetup`.
+pub const LOSETUP: Tool = Tool::new("losetup", "mount");
+/// `mount`.
+pub const MOUNT: Tool = Tool::new("mount", "mount");
+/// `umount`.
+pub const UMOUNT: Tool = Tool::new("umount", "mount");
 /// `cp`.
 pub const CP: Tool = Tool::new("cp", "coreutils");
 

@@ -32,8 +32,8 @@ fn every_image_is_hashed_as_two_other_readers_hash_it() -> Result<()> {
     for image in images {
         let run = ce_agent(["hash", text(&image.path)?, "--json"])?;
         if image.is_differencing {
-            let (code, message) = run.expect_code(3)?.error()?;
-            assert_eq!(code, "InvalidRequest", "{message}");
+            let (code, message) = run.expect_code(1)?.error()?;
+            assert_eq!(code, "DiskInvalid", "{message}");
             assert!(
                 message.contains("ntfs-parent.vhdx"),
                 "the parent is not named: {message}"

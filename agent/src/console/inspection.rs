@@ -13,7 +13,7 @@ pub(super) fn page(found: &Inspection) -> String {
         page.push_str(text.trim_end());
         page.push('\n');
     };
-    line(format!("disk     {}", found.name));
+    line(format!("disk     {}", printable(&found.name)));
     line(format!("size     {}", ByteCount(found.size_bytes)));
     line(format!(
         "sectors  {} bytes, {} on the medium",
@@ -32,8 +32,12 @@ pub(super) fn page(found: &Inspection) -> String {
     }
     if !found.findings.is_empty() {
         line(String::new());
-        for finding in &found.findings {
+        for finding in found.findings.iter().take(MOST_FINDINGS) {
             line(format!("{}: {}", finding.severity, finding.message));
+        }
+        let left = found.findings.len().saturating_sub(MOST_FINDINGS);
+        if left > 0 {
+            line(format!("and {left} more findings: --json has them all"));
         }
     }
     page
@@ -101,11 +105,16 @@ fn row(partition: &InspectedPartition) -> [String; 6] {
     ]
 }
 
-/// A name from the disk cannot move the cursor or ring the bell.
+/// A name from the disk cannot move the cursor, ring the bell, or turn the line around.
 fn printable(text: &str) -> String {
-    text.chars()
-        .map(|c| if c.is_control() { '\u{fffd}' } else { c })
-        .collect()
+    let replaced = |c: char| match c {
+        _ if c.is_control() => '\u{fffd}',
+        // Line and paragraph separators, then the marks that change the direction of writing.
+        '\u{2028}' | '\u{2029}' | '\u{200e}' | '\u{200f}' | '\u{061c}' => '\u{fffd}',
+        '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}' => '\u{fffd}',
+        _ => c,
+    };
+    text.chars().map(replaced).collect()
 }
 
 /// The rows with their columns one below the other. Sizes end together, all else begins together.
@@ -120,4 +129,19 @@ fn aligned(rows: &[[String; 6]]) -> impl Iterator<Item = String> {
     rows.iter().map(move |[a, b, c, d, e, f]| {
         format!("{a:>number$}  {b:>start$}  {c:>size$}  {d:<kind$}  {e:<content$}  {f}")
     })
+}
+
+/// More than anyone reads. A hostile table can have thousands.
+const MOST_FINDINGS: usize = 40;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_name_from_the_disk_cannot_play_tricks() {
+        assert_eq!(printable("Grüße 日本"), "Grüße 日本");
+        assert_eq!(printable("a\u{1b}[2Jb\n"), "a\u{fffd}[2Jb\u{fffd}");
+        assert_eq!(printable("x\u{202e}gpj.exe"), "x\u{fffd}gpj.exe");
+    }
 }

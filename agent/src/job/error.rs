@@ -74,6 +74,10 @@ pub enum ErrorCode {
     DiskNotFound,
     /// The disk could not be read.
     DiskReadFailed,
+    /// A registry hive that can't be read, or not changed.
+    HiveCorrupt,
+    /// A hive that was not closed, and whose logs can't bring it up to date.
+    HiveUnrecoverable,
     /// What only a defect of this program can explain.
     Internal,
     /// A field is missing, unknown, or contradicts another.

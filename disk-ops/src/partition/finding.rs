@@ -182,6 +182,12 @@ pub enum Finding {
         /// Where it is.
         at: ByteOffset,
     },
+    /// The range that the GPT header calls usable holds a part of the GPT itself.
+    #[error("the range that the GPT calls usable holds a part of the GPT itself, at {at}")]
+    UsableHoldsTable {
+        /// Where the header or the array of entries begins.
+        at: ByteOffset,
+    },
     /// The range that the GPT header calls usable is none, or leaves the disk.
     #[error("the GPT calls LBA {first} to LBA {last} usable, but the disk ends at {disk_end}")]
     UsableRange {
@@ -236,6 +242,7 @@ impl Finding {
             | Self::OutsideUsable { .. }
             | Self::ReadFromBackup
             | Self::SecondExtended { .. }
+            | Self::UsableHoldsTable { .. }
             | Self::UsableRange { .. } => Severity::Warning,
             Self::ExtendedLoop { .. }
             | Self::ExtendedOutside { .. }

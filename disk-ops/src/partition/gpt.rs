@@ -17,6 +17,7 @@
 //! refused before it is read.
 
 use std::collections::HashMap;
+use std::ops::Range;
 
 use uuid::Uuid;
 use zerocopy::little_endian::{U16, U32, U64};
@@ -24,7 +25,7 @@ use zerocopy::{FromBytes, Immutable, KnownLayout, Unaligned};
 
 use super::mbr::BootSector;
 use super::{
-    Attributes, CopyProblem, DiskId, Finding, Partition, PartitionTable, PartitionType, Role,
+    Attributes, CopyProblem, DiskId, Finding, Gap, Partition, PartitionTable, PartitionType, Role,
     Scheme, position,
 };
 use crate::block::{BlockError, BlockRead};
@@ -78,6 +79,9 @@ pub(super) fn read<D: BlockRead + ?Sized>(
             });
         }
     }
+    let copies = [&primary, &backup].into_iter().flatten();
+    let mut structures: Vec<_> = copies.flat_map(|copy| copy.structures(sector)).collect();
+    structures.sort_by_key(|structure| structure.start);
     let followed = match (primary, backup) {
         (Ok(primary), Ok(backup)) => {
             compare(&primary, &backup, &mut table.findings);
@@ -93,7 +97,7 @@ pub(super) fn read<D: BlockRead + ?Sized>(
             return Ok(table);
         }
     };
-    followed.describe(disk.size(), sector, &mut table);
+    followed.describe(disk.size(), sector, &structures, &mut table);
     Ok(table)
 }
 
@@ -272,8 +276,29 @@ fn compare(primary: &GptCopy, backup: &GptCopy, findings: &mut Vec<Finding>) {
 }
 
 impl GptCopy {
-    /// Adds what this copy says to `table`.
-    fn describe(&self, disk_size: ByteCount, sector: SectorSize, table: &mut PartitionTable) {
+    /// Where the header and the entries of this copy lie.
+    fn structures(&self, sector: SectorSize) -> [Range<ByteOffset>; 2] {
+        // Both were read, so that no position overflows.
+        let start = |lba: U64| ByteOffset(lba.get() * sector.bytes());
+        let range = |start: ByteOffset, length: u64| {
+            let length = length.next_multiple_of(sector.bytes());
+            start..ByteOffset(start.0 + length)
+        };
+        [
+            range(start(self.header.own_lba), sector.bytes()),
+            range(start(self.header.entries_lba), self.entries.len() as u64),
+        ]
+    }
+
+    /// Adds what this copy says to `table`; `structures` are those of all sound copies,
+    /// sorted by their start.
+    fn describe(
+        &self,
+        disk_size: ByteCount,
+        sector: SectorSize,
+        structures: &[Range<ByteOffset>],
+        table: &mut PartitionTable,
+    ) {
         table.id = Some(DiskId::Guid(Uuid::from_bytes_le(self.header.disk_guid)));
         let usable = self.usable_range(disk_size, sector, &mut table.findings);
         let mut seen = HashMap::new();
@@ -309,10 +334,14 @@ impl GptCopy {
             }
             table.partitions.push(partition);
         }
-        let (start, end) = usable;
-        table
-            .gaps
-            .extend(end.since(start).map(|length| super::Gap { start, length }));
+        table.gaps.extend(without(usable.0..usable.1, structures));
+        let held = structures
+            .iter()
+            .filter(|structure| structure.start < usable.1 && usable.0 < structure.end);
+        let held = held.map(|structure| Finding::UsableHoldsTable {
+            at: structure.start,
+        });
+        table.findings.extend(held);
     }
 
     /// The bytes that partitions may use, cut off at the end of the disk.
@@ -342,6 +371,20 @@ impl GptCopy {
             }
         }
     }
+}
+
+/// What is left of `range` without `structures`, which are sorted by their start.
+fn without(range: Range<ByteOffset>, structures: &[Range<ByteOffset>]) -> Vec<Gap> {
+    let behind = range.end..range.end;
+    let mut left = Vec::new();
+    let mut start = range.start;
+    for structure in structures.iter().chain([&behind]) {
+        let end = structure.start.min(range.end);
+        let length = end.since(start).filter(|length| length.0 > 0);
+        left.extend(length.map(|length| Gap { start, length }));
+        start = start.max(structure.end);
+    }
+    left
 }
 
 impl Entry {

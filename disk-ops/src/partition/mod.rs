@@ -51,8 +51,8 @@ pub struct PartitionTable {
     pub partitions: Vec<Partition>,
     /// The ranges that belong to no partition, in ascending order.
     ///
-    /// Of a GPT disk, within the range that its header calls usable; of an MBR disk, behind the
-    /// MBR. The small one that aligns the first partition is among them.
+    /// Of a GPT disk, within the range that its header calls usable, and never over a sound copy
+    /// of the GPT; of an MBR disk, behind the MBR. The small one that aligns the first partition is among them.
     pub gaps: Vec<Gap>,
     /// What fills the whole disk, if it has no table ("superfloppy").
     pub content: Option<ContentKind>,

@@ -113,12 +113,10 @@ impl BatPieces {
         }
     }
 
-    fn next_entry(&mut self) -> u64 {
-        let index = self.next_index;
-        self.next_index += 1;
+    /// The entry at `index`, which comes after the one before it.
+    fn entry(&mut self, index: u64) -> u64 {
         match self.geometry.block_of_bat_index(index) {
-            // The slot of a sector bitmap, which only a disk with a parent has (2.5.1.2), or
-            // behind the last entry.
+            // The slot of a sector bitmap, which only a disk with a parent has (2.5.1.2).
             None => 0,
             Some(block) if self.map.is_allocated(block) => {
                 let offset = self.next_offset.0;
@@ -140,10 +138,14 @@ impl Iterator for BatPieces {
         if self.next_index * ENTRY_LENGTH >= self.geometry.bat_region_length() {
             return None;
         }
+        let end = self.next_index + MIB / ENTRY_LENGTH;
         let mut piece = Vec::with_capacity(buffer_index(MIB));
-        for _ in 0..MIB / ENTRY_LENGTH {
-            piece.extend_from_slice(&self.next_entry().to_le_bytes());
+        for index in self.next_index..end.min(self.geometry.bat_entry_count()) {
+            piece.extend_from_slice(&self.entry(index).to_le_bytes());
         }
+        // Behind the last entry the region is zero.
+        piece.resize(buffer_index(MIB), 0);
+        self.next_index = end;
         Some(piece)
     }
 }

@@ -1,4 +1,19 @@
-//! The VHDX and VHD image formats.
+//! The VHDX and VHD image formats: canonical writers and hostile-input readers.
+//!
+//! ```text
+//!  disk --> ContentDigest --> ContentId --+
+//!    |                                    v
+//!    +----> VhdxWriter::place --> finish(content) --> ClosingStep...      dynamic VHDX
+//!    +----> FixedVhdWriter --> footer(content)                            fixed VHD
+//!
+//!  file --> ImageKind::probe --> VhdxReader | VhdReader --> extent_at, read_at
+//! ```
+//!
+//! The crate does no I/O: writers say what belongs where, readers are given a [`ReadAt`].
+//! Differencing disks are neither written nor read.
+//!
+//! Bytes are hostile: no input panics, loops, or takes memory that the bounds named in the
+//! readers' modules do not cover.
 #![forbid(unsafe_code)]
 #![warn(clippy::as_conversions, clippy::indexing_slicing, clippy::unwrap_used)]
 #![cfg_attr(

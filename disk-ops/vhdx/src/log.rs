@@ -45,9 +45,11 @@ pub(crate) fn replay<R: ReadAt>(
             location.length
         )));
     }
-    let bytes = image.structure("the log", location.offset, buffer_index(location.length))?;
+    let mut bytes = image.structure("the log", location.offset, buffer_index(location.length))?;
+    bytes.reserve_exact(bytes.len());
+    bytes.extend_from_within(..);
     let mut log = Ring {
-        bytes: bytes.repeat(2),
+        bytes,
         length: location.length,
         guid: location.guid,
         budget: location.length.saturating_mul(CHECKSUM_BUDGET),

@@ -8,9 +8,9 @@
 //!
 //! Opening checks the whole block allocation table: every block lies wholly in the file, and over
 //! nothing else. That takes time and reads in proportion to the table, 64 KiB at a time, and one
-//! bit of memory per MiB of the file's real length (at most 16 MiB). Afterwards nothing is cached:
-//! an entry is read and checked again whenever it is used, so that a file that changes meanwhile
-//! gives an error at worst.
+//! bit of memory per MiB of the file's length (at most 16 MiB), to which a log may add. Afterwards
+//! nothing is cached: entries are read, at most 4 KiB of them, and checked again whenever they are
+//! used, so that a file that changes meanwhile gives an error at worst.
 //!
 //! Not done here: differencing disks, which are refused by the name of their parent.
 
@@ -192,6 +192,8 @@ impl<R: ReadAt> VhdxReader<R> {
         let first = self.geometry.block_at(offset);
         let inside = offset.0 % block_size;
         let blocks = inside.saturating_add(limit).div_ceil(block_size);
+        // Runs may end early: a disk in many pieces must not cost a long read for each.
+        let blocks = blocks.min(BLOCKS_PER_RUN);
         let entries = read_entries(&self.image, &self.geometry, self.bat_offset, first, blocks)?;
         let mut places = entries
             .into_iter()
@@ -271,6 +273,9 @@ impl<R: ReadAt> VhdxReader<R> {
         }
     }
 }
+
+/// As many as have their entries in 4 KiB, with one for the slot of a sector bitmap.
+const BLOCKS_PER_RUN: u64 = 511;
 
 #[cfg(test)]
 mod tests;

@@ -50,17 +50,21 @@ impl ReadAt for [u8] {
 #[derive(Debug)]
 pub(crate) struct Image<R> {
     source: R,
+    /// The length of the real file when it was opened. Should it shrink, reads of it must fail:
+    /// only what a log adds is zero by right.
+    source_length: u64,
     overlay: Overlay,
     length: u64,
 }
 
 impl<R: ReadAt> Image<R> {
     pub(crate) fn new(source: R) -> Self {
-        let length = source.length();
+        let source_length = source.length();
         Self {
             source,
+            source_length,
             overlay: Overlay::default(),
-            length,
+            length: source_length,
         }
     }
 
@@ -79,7 +83,7 @@ impl<R: ReadAt> Image<R> {
 
     /// Fills `buffer`; the caller has checked that the range lies within [`length`](Self::length).
     pub(crate) fn read(&self, offset: FileOffset, buffer: &mut [u8]) -> Result<(), FileReadError> {
-        let available = self.source.length().saturating_sub(offset.0);
+        let available = self.source_length.saturating_sub(offset.0);
         let split = buffer_index(available).min(buffer.len());
         let (real, beyond) = buffer.split_at_mut(split);
         if !real.is_empty() {

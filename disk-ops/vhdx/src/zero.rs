@@ -5,7 +5,7 @@
 /// Reads at the speed of memory, and stops at the first 256 bytes that hold anything.
 pub fn is_zero(bytes: &[u8]) -> bool {
     let (steps, rest) = bytes.as_chunks::<STEP>();
-    steps.iter().all(|step| step_is_zero(step)) && rest.iter().all(|byte| *byte == 0)
+    steps.iter().all(step_is_zero) && rest.iter().all(|byte| *byte == 0)
 }
 
 /// `bytes` up to the last one that is not zero.

@@ -280,6 +280,22 @@ fn a_usable_range_that_is_none_is_told() {
 }
 
 #[test]
+fn a_usable_range_that_holds_the_table_is_told_and_no_gap_does() {
+    let mut image = image();
+    (image.first_usable, image.last_usable) = (0, SECTORS - 1);
+    let table = read(&image.bytes());
+    // The headers and arrays of both copies.
+    let at = [1, 2, SECTORS - 33, SECTORS - 1].map(|lba| ByteOffset(lba * 512));
+    let expected = at.map(|at| Finding::UsableHoldsTable { at });
+    assert_eq!(table.findings, expected);
+    let gaps = table.gaps.iter();
+    let gaps: Vec<_> = gaps
+        .map(|gap| (gap.start.0 / 512, gap.length.0 / 512))
+        .collect();
+    assert_eq!(gaps, [(0, 1), (34, 30), (2048, SECTORS - 33 - 2048)]);
+}
+
+#[test]
 fn the_protective_mbr_is_compared_with_the_disk() {
     let mut bytes = image().bytes();
     mbr_entry(&mut bytes, 0, 0, 0xEE, 1, u32::MAX);

@@ -5,13 +5,16 @@
 //!                                       bit clear: the sector is zero
 //! ```
 //!
-//! The table is held in memory: at most [`MAX_BLOCKS`] entries, 16 MiB.
+//! The table is held in memory: at most [`MAX_BLOCKS`] entries, 16 MiB, and a second time while it
+//! is checked.
+
+use std::ops::Range;
 
 use zerocopy::FromBytes;
 
 use super::format::{
-    DYNAMIC_CHECKSUM_OFFSET, DYNAMIC_COOKIE, DYNAMIC_HEADER_LENGTH, DynamicHeader, Footer,
-    SECTOR_LENGTH, UNUSED_ENTRY, checksum,
+    DYNAMIC_CHECKSUM_OFFSET, DYNAMIC_COOKIE, DYNAMIC_HEADER_LENGTH, DynamicHeader, FOOTER_LENGTH,
+    Footer, SECTOR_LENGTH, UNUSED_ENTRY, checksum,
 };
 use crate::error::{BlockError, FileReadError, OpenError};
 use crate::reader::Extent;
@@ -26,8 +29,13 @@ pub(super) struct DynamicTable {
 }
 
 impl DynamicTable {
-    /// Reads and checks the table: every block lies in the file and over no other.
-    pub(super) fn read<R: ReadAt>(image: &Image<R>, footer: &Footer) -> Result<Self, OpenError> {
+    /// Reads and checks the table: every block lies before `data_end`, where the last footer is,
+    /// and over nothing else.
+    pub(super) fn read<R: ReadAt>(
+        image: &Image<R>,
+        footer: &Footer,
+        data_end: u64,
+    ) -> Result<Self, OpenError> {
         let (header, at) = read_header(image, footer)?;
         let block_size = u64::from(header.block_size.get());
         if !block_size.is_power_of_two() || !(SECTOR_LENGTH..=MAX_BLOCK_SIZE).contains(&block_size)
@@ -52,51 +60,73 @@ impl DynamicTable {
             ));
         }
         let length = buffer_index(blocks.saturating_mul(4));
-        let bytes = image.structure("the BAT", header.table_offset.get(), length)?;
+        let table_offset = header.table_offset.get();
+        let bytes = image.structure("the BAT", table_offset, length)?;
         let entries = bytes
             .as_chunks()
             .0
             .iter()
-            .map(|entry| u32::from_be_bytes(*entry));
+            .map(|entry| u32::from_be_bytes(*entry))
+            .collect();
+        drop(bytes);
         let table = Self {
             block_size,
             disk_size,
-            entries: entries.collect(),
+            entries,
         };
-        table.check(image.length())?;
+        // The sums can't overflow: both structures were read, and so lie in the file.
+        let structures = [
+            0..FOOTER_LENGTH,
+            at..at + DYNAMIC_HEADER_LENGTH,
+            table_offset..table_offset + blocks * 4,
+        ];
+        table.check(data_end, &structures)?;
         Ok(table)
     }
 
-    fn check(&self, file_length: u64) -> Result<(), BlockError> {
-        let mut used: Vec<(u32, PayloadBlock)> = (0..)
-            .map(PayloadBlock)
-            .zip(&self.entries)
-            .filter(|(_, entry)| **entry != UNUSED_ENTRY)
-            .map(|(block, entry)| (*entry, block))
-            .collect();
+    fn check(&self, data_end: u64, structures: &[Range<u64>]) -> Result<(), BlockError> {
+        let used = self.entries.iter().filter(|entry| **entry != UNUSED_ENTRY);
+        let mut used: Vec<u32> = used.copied().collect();
         used.sort_unstable();
         let mut free = 0;
-        for (entry, block) in used {
+        for entry in used {
             let start = u64::from(entry) * SECTOR_LENGTH;
             let end = start + self.bitmap_length() + self.block_size;
             let offset = FileOffset(start);
-            if end > file_length {
+            if end > data_end {
                 return Err(BlockError::Truncated {
-                    block,
+                    block: self.block_of(entry),
                     offset,
                     end,
-                    file_length,
+                    file_length: data_end,
                 });
             }
-            if start < free || start == 0 {
-                return Err(BlockError::Overlap { block, offset });
+            let is_structure = structures
+                .iter()
+                .any(|structure| start < structure.end && structure.start < end);
+            if start < free || is_structure {
+                return Err(BlockError::Overlap {
+                    block: self.block_of(entry),
+                    offset,
+                });
             }
             free = end;
         }
         Ok(())
     }
 
-    /// The run at `offset`, which lies on the disk.
+    /// The last block that `entry` is given for.
+    fn block_of(&self, entry: u32) -> PayloadBlock {
+        let blocks = (0..).map(PayloadBlock).zip(&self.entries);
+        blocks
+            .filter(|(_, other)| **other == entry)
+            .last()
+            .map_or(PayloadBlock(0), |(block, _)| block)
+    }
+
+    /// The run at `offset`, which lies on the disk. Where the table has no block, it may end
+    /// early: who reads an empty disk in small parts must not have the whole table looked through
+    /// for each.
     pub(super) fn run_at<R: ReadAt>(
         &self,
         image: &Image<R>,
@@ -112,7 +142,8 @@ impl DynamicTable {
                 self.run_in_block(image, start, inside, on_disk)
             }
             _ => {
-                let more = entries.take_while(|entry| *entry == UNUSED_ENTRY);
+                let more = entries.take(UNUSED_PER_RUN - 1);
+                let more = more.take_while(|entry| *entry == UNUSED_ENTRY);
                 let blocks = more.fold(1_u64, |count, _| count + 1);
                 let length = (blocks * self.block_size - inside).min(on_disk);
                 Ok(Extent::Zero { length })
@@ -179,7 +210,11 @@ fn read_header<R: ReadAt>(
     footer: &Footer,
 ) -> Result<(DynamicHeader, u64), OpenError> {
     let at = footer.data_offset.get();
-    let bytes = image.structure("the dynamic header", at, DYNAMIC_HEADER_LENGTH)?;
+    let bytes = image.structure(
+        "the dynamic header",
+        at,
+        buffer_index(DYNAMIC_HEADER_LENGTH),
+    )?;
     let sum = checksum(&bytes, DYNAMIC_CHECKSUM_OFFSET);
     let header = DynamicHeader::read_from_bytes(&bytes)
         .ok()
@@ -205,4 +240,6 @@ const HEADER_VERSION: u32 = 0x0001_0000;
 const MAX_BLOCK_SIZE: u64 = 256 << 20;
 /// 2 TiB, more than entries of 32 bits reach, in blocks of 512 KiB, a quarter of the usual size.
 const MAX_BLOCKS: u64 = 1 << 22;
+/// How many entries in a row are looked at for one run.
+const UNUSED_PER_RUN: usize = 8192;
 const SECTORS_PER_BITMAP_SECTOR: u64 = 4096;

@@ -73,7 +73,7 @@ pub(crate) const DISK_TYPE_DYNAMIC: u32 = 3;
 pub(crate) const DISK_TYPE_DIFFERENCING: u32 = 4;
 
 pub(crate) const DYNAMIC_COOKIE: [u8; 8] = *b"cxsparse";
-pub(crate) const DYNAMIC_HEADER_LENGTH: usize = 1024;
+pub(crate) const DYNAMIC_HEADER_LENGTH: u64 = 1024;
 pub(crate) const DYNAMIC_CHECKSUM_OFFSET: usize = 36;
 /// The entry of a block that is not in the file.
 pub(crate) const UNUSED_ENTRY: u32 = u32::MAX;

@@ -64,7 +64,11 @@ impl<R: ReadAt> VhdReader<R> {
                 }
                 Layout::Fixed
             }
-            DISK_TYPE_DYNAMIC => Layout::Dynamic(DynamicTable::read(&image, &footer)?),
+            DISK_TYPE_DYNAMIC => {
+                // The copy at the start says nothing of where a last footer would be.
+                let data_end = if at == 0 { image.length() } else { at };
+                Layout::Dynamic(DynamicTable::read(&image, &footer, data_end)?)
+            }
             DISK_TYPE_DIFFERENCING => {
                 return Err(OpenError::Differencing {
                     parent: parent_name(&image, &footer),

@@ -65,7 +65,11 @@ fn a_range_that_has_no_place_is_refused_and_changes_nothing() {
         .place(VirtualOffset(BLOCK), 1024)
         .expect("a valid range");
     let before = writer.clone();
-    let mut refusal = |offset, length| writer.place(VirtualOffset(offset), length).unwrap_err();
+    let mut refusal = |offset, length| {
+        writer
+            .place(VirtualOffset(offset), length)
+            .expect_err("no place for it")
+    };
     assert!(matches!(refusal(BLOCK, 512), PlaceError::OutOfOrder { .. }));
     assert!(matches!(
         refusal(BLOCK + 1023, 1),

@@ -23,11 +23,12 @@ pub struct Limits {
 }
 
 impl Limits {
-    /// Measures all three.
-    pub fn measure(disk: &Disk, folder: &Path) -> Result<Self> {
+    /// Measures reading and writing; `md5_rate` is what [`md5_rate`] said in the same round.
+    pub fn measure(disk: &Disk, folder: &Path, md5_rate: f64) -> Result<Self> {
         let (read, payload) = read_directly(disk)?;
+        let md5 = Duration::from_secs_f64(disk.size as f64 / md5_rate);
         Ok(Self {
-            md5: md5_time(disk.size)?,
+            md5,
             read,
             write: write_directly(folder, payload)?,
         })
@@ -44,8 +45,8 @@ impl Limits {
     }
 }
 
-/// The rate is measured by the `md5_speed` example of ce-disk, beside this program's folder.
-fn md5_time(size: u64) -> Result<Duration> {
+/// Bytes that one core digests in a second, as the `md5_speed` example of ce-disk measures it.
+pub fn md5_rate() -> Result<f64> {
     let example = std::env::current_exe()?
         .with_file_name("examples")
         .join("md5_speed");
@@ -54,11 +55,8 @@ fn md5_time(size: u64) -> Result<Duration> {
         .output()
         .with_context(|| format!("can't start {}; `make bench` builds it", example.display()))?;
     let report: Value = serde_json::from_slice(&output.stdout).context("what md5_speed wrote")?;
-    let rate = report["md5LimitMbPerS"]
-        .as_f64()
-        .filter(|rate| *rate > 0.0)
-        .with_context(|| format!("no md5LimitMbPerS in {report}"))?;
-    Ok(Duration::from_secs_f64(size as f64 / (rate * 1e6)))
+    let rate = report["md5LimitMbPerS"].as_f64().filter(|rate| *rate > 0.0);
+    Ok(rate.with_context(|| format!("no md5LimitMbPerS in {report}"))? * 1e6)
 }
 
 /// Returns the time, and how many of the bytes are in blocks that are not all zero.

@@ -75,9 +75,13 @@ fn main() -> Result<()> {
     }
 
     for round in 1..=arguments.rounds {
+        let md5_rate = limits::md5_rate()?;
         for (name, disk, result) in &mut disks {
             eprintln!("round {round} of {}: {name}", arguments.rounds);
-            measure(disk, folder.path(), result)?;
+            result
+                .limits
+                .push(Limits::measure(disk, folder.path(), md5_rate)?);
+            export_with_everyone(disk, folder.path(), result)?;
         }
     }
     let mut report = Report::new(machine::describe(folder.path())?, arguments.rounds);
@@ -105,8 +109,7 @@ fn main() -> Result<()> {
 }
 
 /// One round on one disk.
-fn measure(disk: &Disk, folder: &Path, result: &mut DiskResult) -> Result<()> {
-    result.limits.push(Limits::measure(disk, folder)?);
+fn export_with_everyone(disk: &Disk, folder: &Path, result: &mut DiskResult) -> Result<()> {
     for contender in Contender::ALL {
         let image = folder.join("image.vhdx");
         drop_from_page_cache(&disk.path)?;
