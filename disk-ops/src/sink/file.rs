@@ -8,6 +8,7 @@
 use std::ffi::OsString;
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, Read, Write};
+use std::os::fd::AsRawFd;
 use std::os::unix::fs::{FileExt, MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 
@@ -74,10 +75,12 @@ impl FileSink {
             path: Self::partial_path(path),
             keep: options.keep_partial,
         };
+        // By the descriptor and not by its path, which could lead elsewhere by now.
+        let opened = format!("/proc/self/fd/{}", buffered.as_raw_fd());
         let direct = OpenOptions::new()
             .write(true)
             .custom_flags(OFlags::DIRECT.bits() as i32)
-            .open(&partial.path)
+            .open(opened)
             .ok();
         Self {
             name: path.display().to_string(),
@@ -390,7 +393,13 @@ fn sync_folder(path: &Path) -> io::Result<()> {
         Some(folder) if !folder.as_os_str().is_empty() => folder,
         _ => Path::new("."),
     };
-    File::open(folder)?.sync_all()
+    let synced = File::open(folder).and_then(|folder| folder.sync_all());
+    synced.or_else(|error| match error.kind() {
+        // A folder that may be written but not read, or a file system that syncs no folders: the
+        // file is whole, has its name, and nothing better can be done here.
+        io::ErrorKind::PermissionDenied | io::ErrorKind::InvalidInput => Ok(()),
+        _ => Err(error),
+    })
 }
 
 /// What a state is written as before it takes the place of the last one.
