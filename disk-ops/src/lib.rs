@@ -21,3 +21,4 @@ pub mod partition;
 pub mod progress;
 pub mod sink;
 pub mod units;
+pub mod volume;

@@ -1,0 +1,5 @@
+//! The files of a Windows volume, read without mounting it.
+
+pub mod path;
+
+pub use path::{PathError, WinPath};
