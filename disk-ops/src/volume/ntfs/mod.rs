@@ -1,0 +1,4 @@
+//! NTFS: the compressions of its files.
+
+pub mod lznt1;
+pub mod xpress;
