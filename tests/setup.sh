@@ -33,6 +33,7 @@ test | mount           | mount
 test | reglookup       | reglookup
 test | samba           | smbd
 test | shellcheck      | shellcheck
+test | sleuthkit       | icat
 test | smbclient       | smbclient
 test | util-linux      | setpriv
 test | zstd            | zstd

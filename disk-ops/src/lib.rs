@@ -5,12 +5,15 @@
 //!    |
 //!  partition  what lies on it (GPT with both copies, MBR)
 //!    |
+//!  volume     the files of a Windows volume, and which of its clusters are free
+//!    |
 //!  export     reader -> digest -> image writer, each on its own thread
 //!    |
 //!  sink       the file that is written, under a partial name until it is whole
 //! ```
 //!
-//! The crate is synchronous and knows nothing of jobs, sessions or Windows.
+//! The crate is synchronous and knows nothing of jobs and sessions; of Windows it knows the file
+//! system, and what an installation looks like from outside.
 
 pub mod block;
 pub mod buffer;
