@@ -18,6 +18,8 @@ pub struct Geometry {
     pub record_size: u32,
     /// The serial number.
     pub serial: u64,
+    /// The cluster where the master file table begins.
+    pub table: u64,
 }
 
 impl Geometry {
@@ -121,6 +123,7 @@ fn parse(sector: Fields<'_>) -> Result<Geometry, String> {
         clusters,
         record_size,
         serial: u64(72),
+        table: u64(48),
     })
 }
 

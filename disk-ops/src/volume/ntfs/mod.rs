@@ -4,20 +4,20 @@
 //!  path --> lookup (the volume's own $UpCase) --> FileId
 //!                                                   |
 //!                                                   v
-//!  medium <-- parser (ntfs crate) <-- guard --> FileRecord: attributes, whole
+//!  $MFT --> records --> FileRecord: attributes, whole
 //!                                                   |
 //!            +--------------------------------------+------------------------+
 //!            v                  v                   v                        v
 //!        metadata      reparse points      stream (runs, LZNT1)      WOF (XPRESS chunks)
 //! ```
 //!
-//! The `ntfs` crate reads the boot sector, records, attribute lists, names and `$UpCase`. It
-//! panics on some hostile records (sizes that it trusts), so that whatever reads the disk with it
-//! goes through one guard, which bounds what it may read and turns a panic into an error. Content
-//! and the tree of a folder's index are read here, for the reasons in `stream` and `index`.
+//! The `ntfs` crate reads the boot sector, `$UpCase` and names, and compares names. It panics on
+//! some hostile records (sizes that it trusts), so that whatever reads the disk with it goes
+//! through one guard, which bounds what it may read and turns a panic into an error. Records,
+//! content and the tree of a folder's index are read here, for the reasons in `record`, `stream`
+//! and `index`.
 //!
-//! Not read: a master file table that is so fragmented that its own record needs an attribute
-//! list, files compressed with LZX, encrypted files. Each is refused by name.
+//! Not read: files compressed with LZX, and encrypted files. Each is refused by name.
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
@@ -54,9 +54,10 @@ use self::medium::Medium;
 use self::meta::{
     DirectoryEntry, FileAttributes, FileId, FileMeta, HardLink, Storage, WindowsTime,
 };
-use self::record::{FileRecord, RawRecord, assemble};
+use self::record::{FileRecord, RawRecord, assemble, listed_records};
 use self::reparse::Reparse;
-use self::stream::{Encoding, Place, check_limit};
+use self::runs::Run;
+use self::stream::{Encoding, Place, Stream, check_limit};
 use super::{VolumeError, WinPath};
 
 /// An NTFS volume on a disk or in a partition (a [`Window`](crate::block::Window)).
@@ -65,6 +66,8 @@ pub struct NtfsVolume<D> {
     disk: D,
     ntfs: Ntfs,
     geometry: Geometry,
+    /// The master file table.
+    table: Stream,
 }
 
 impl<D: BlockRead> NtfsVolume<D> {
@@ -82,13 +85,24 @@ impl<D: BlockRead> NtfsVolume<D> {
             ntfs.read_upcase_table(medium)?;
             Ok(ntfs)
         })?;
-        let volume = Self {
+        let mut volume = Self {
+            table: table_start(&geometry),
             disk,
             ntfs,
             geometry,
         };
-        volume.check_table_is_plain()?;
+        // As far as its first record tells, and there are the records that tell the rest.
+        let first = volume.raw_record(0)?;
+        volume.table = volume.table_of(first.beginning(DATA, &volume.geometry))?;
+        let table = volume.record(0)?;
+        let data = table.attribute(DATA, "").map(|data| data.stream.clone());
+        volume.table = volume.table_of(Ok(data))?;
         Ok(volume)
+    }
+
+    fn table_of(&self, data: Result<Option<Stream>, String>) -> Result<Stream, VolumeError> {
+        let data = data.and_then(|data| data.ok_or_else(|| "has no content".to_owned()));
+        data.map_err(|problem| self.damaged("the master file table, record", 0, problem))
     }
 
     /// How the volume is divided.
@@ -283,31 +297,28 @@ impl<D: BlockRead> NtfsVolume<D> {
                 format!("it {found}, expected a file"),
             ));
         }
-        if base.others.len() > MAX_RECORDS {
-            let problem = format!(
-                "{} records, expected at most {MAX_RECORDS}",
-                base.others.len()
-            );
-            return Err(self.damaged("attribute list of record", number, problem));
-        }
+        let damaged = |problem| self.damaged("file record", number, problem);
+        let list = base
+            .beginning(ATTRIBUTE_LIST, &self.geometry)
+            .map_err(damaged)?;
         let (id, is_folder) = (base.id, base.is_folder);
         let mut records = vec![base];
-        for other in records[0].others.clone() {
-            let other = self.raw_record(other)?;
-            if !other.is_in_use || FileId::from_reference(other.base) != id {
-                let found = FileId::from_reference(other.base);
-                let problem = format!("it belongs to file {found}, expected {id}");
-                return Err(self.damaged("file record", other.id.record, problem));
+        if let Some(list) = list {
+            let name = format!("attribute list of record {number}");
+            let list = list.read_all(&self.disk, &self.geometry, &name, MAX_ATTRIBUTE_LIST)?;
+            let mut others = listed_records(&list).map_err(damaged)?;
+            others.remove(&number);
+            for other in others {
+                let other = self.raw_record(other)?;
+                let owner = FileId::from_reference(other.base);
+                if !other.is_in_use || owner != id {
+                    let problem = format!("it belongs to file {owner}, expected {id}");
+                    return Err(self.damaged("file record", other.id.record, problem));
+                }
+                records.push(other);
             }
-            records.push(other);
         }
-        let attributes =
-            assemble(&records, &self.geometry).map_err(|problem| VolumeError::Damaged {
-                volume: self.disk.name().to_owned(),
-                structure: "file record",
-                at: ByteOffset(records[0].position),
-                problem: format!("record {number}: {problem}"),
-            })?;
+        let attributes = assemble(&records, &self.geometry).map_err(damaged)?;
         Ok(FileRecord {
             id,
             is_folder,
@@ -316,21 +327,18 @@ impl<D: BlockRead> NtfsVolume<D> {
     }
 
     fn raw_record(&self, number: u64) -> Result<RawRecord, VolumeError> {
-        self.ask(METADATA_ALLOWANCE, |ntfs, medium| {
-            RawRecord::read(ntfs, medium, number)
-        })
-    }
-
-    /// The parser finds records only as far as the first record of the table tells.
-    fn check_table_is_plain(&self) -> Result<(), VolumeError> {
-        let table = self.raw_record(0)?;
-        if table.others.is_empty() {
-            return Ok(());
+        let mut bytes = vec![0; self.geometry.record_size as usize];
+        let at = number.checked_mul(self.geometry.record_size.into());
+        let read = at.map(|at| {
+            let table = &self.table;
+            table.read_at(&self.disk, &self.geometry, "$MFT", at, &mut bytes)
+        });
+        if read.transpose()? != Some(bytes.len()) {
+            let problem = format!("lies behind the {} bytes of the table", self.table.size);
+            return Err(self.damaged("file record", number, problem));
         }
-        Err(VolumeError::Unsupported {
-            file: "$MFT".to_owned(),
-            what: "a master file table whose runs need an attribute list".to_owned(),
-        })
+        let record = RawRecord::parse(number, bytes);
+        record.map_err(|problem| self.damaged("file record", number, problem))
     }
 
     /// The file `name` in `folder`, which is called `path`.
@@ -474,15 +482,6 @@ impl<D: BlockRead> NtfsVolume<D> {
         })
     }
 
-    /// Puts a question to the parser: with what it may read bounded, and its panics caught.
-    fn ask<T>(
-        &self,
-        allowance: ByteCount,
-        question: impl FnOnce(&Ntfs, &mut Medium<'_, D>) -> Result<T, NtfsError>,
-    ) -> Result<T, VolumeError> {
-        guard(&self.disk, allowance, |medium| question(&self.ntfs, medium))
-    }
-
     fn damaged(&self, structure: &'static str, record: u64, problem: String) -> VolumeError {
         VolumeError::Damaged {
             volume: self.disk.name().to_owned(),
@@ -492,11 +491,39 @@ impl<D: BlockRead> NtfsVolume<D> {
         }
     }
 
-    /// Where record `number` is, as long as the master file table is in one piece.
+    /// Where record `number` is; the start of the volume, if the table does not have it.
     fn record_position(&self, number: u64) -> ByteOffset {
-        let table = self.ntfs.mft_position().value().map_or(0, u64::from);
+        let cluster_size = u64::from(self.geometry.cluster_size);
         let at = number.saturating_mul(self.geometry.record_size.into());
-        ByteOffset(table.saturating_add(at))
+        let Place::Clusters { runs, .. } = &self.table.place else {
+            return ByteOffset::ZERO;
+        };
+        let run = runs.get(runs.partition_point(|run| run.end() <= at / cluster_size));
+        let position = run.and_then(|run| {
+            let within = at - run.first * cluster_size;
+            Some(run.cluster? * cluster_size + within)
+        });
+        ByteOffset(position.unwrap_or_default())
+    }
+}
+
+/// The first record of the master file table, which tells where the others are.
+fn table_start(geometry: &Geometry) -> Stream {
+    let size = u64::from(geometry.record_size);
+    let clusters = size.div_ceil(geometry.cluster_size.into());
+    let run = Run {
+        first: 0,
+        length: clusters.min(geometry.clusters - geometry.table),
+        cluster: Some(geometry.table),
+    };
+    Stream {
+        size,
+        allocated: size,
+        encoding: Encoding::Plain { is_sparse: false },
+        place: Place::Clusters {
+            runs: vec![run],
+            initialized: size,
+        },
     }
 }
 
@@ -588,6 +615,7 @@ fn folder_link(folder: &FileRecord) -> Option<HardLink> {
 }
 
 const STANDARD_INFORMATION: u32 = 0x10;
+const ATTRIBUTE_LIST: u32 = 0x20;
 const VOLUME_NAME: u32 = 0x60;
 const VOLUME_INFORMATION: u32 = 0x70;
 const DATA: u32 = 0x80;
@@ -601,18 +629,17 @@ const VOLUME_RECORD: u64 = 3;
 const ROOT_RECORD: u64 = 5;
 const BITMAP_RECORD: u64 = 6;
 
-/// What the parser may read for a question about one file: the largest attribute list (256 KiB)
-/// record by record, or `$UpCase`.
+/// What the parser may read to open a volume: the first records and `$UpCase`.
 const METADATA_ALLOWANCE: ByteCount = ByteCount::mib(4);
+
+/// The largest attribute list of NTFS.
+const MAX_ATTRIBUTE_LIST: ByteCount = ByteCount(256 << 10);
 
 /// The largest index of a folder that is read.
 const MAX_INDEX: ByteCount = ByteCount::mib(64);
 
 /// The largest reparse point (MAXIMUM_REPARSE_DATA_BUFFER_SIZE, MS-FSCC 2.1.2).
 const MAX_REPARSE: ByteCount = ByteCount(16 << 10);
-
-/// The most records that one file may have: more than 200,000 runs.
-const MAX_RECORDS: usize = 4096;
 
 /// The most folders above a file: what fits into the longest path.
 const MAX_DEPTH: usize = 16_384;

@@ -6,15 +6,12 @@
 //!        attributes, those in several pieces joined by their first clusters
 //! ```
 //!
-//! The parser reads and checks the records and finds the attributes in them. The sizes of a value
-//! that it does not tell (initialized part, compression unit, first cluster of a piece) are read
-//! here, from the bytes of the same record.
+//! Records are read here and not by the parser: that one takes a record for contiguous, which it
+//! need not be where clusters are smaller than records; knows of the master file table only what
+//! its first record says; and hides the fields that content cannot be read without (initialized
+//! length, compression unit, first cluster of a piece).
 
 use std::collections::{BTreeSet, HashMap};
-use std::io::{Read, Seek, SeekFrom};
-
-use ntfs::structured_values::NtfsAttributeList;
-use ntfs::{Ntfs, NtfsAttributeType, NtfsError, NtfsFile};
 
 use super::fields::{Fields, undo_update_sequence};
 use super::geometry::Geometry;
@@ -69,93 +66,98 @@ pub(super) struct RawRecord {
     pub is_folder: bool,
     /// Which file's record it is a continuation of; 0 of a base record.
     pub base: u64,
-    /// Where it begins on the volume.
-    pub position: u64,
     bytes: Vec<u8>,
     /// Where its attributes begin, and how long they are.
     attributes: Vec<(usize, usize)>,
-    /// The other records of the file, by number.
-    pub others: BTreeSet<u64>,
 }
 
 impl RawRecord {
-    /// Reads record `number`.
-    pub fn read<T: Read + Seek>(
-        ntfs: &Ntfs,
-        medium: &mut T,
-        number: u64,
-    ) -> Result<Self, NtfsError> {
-        let file = ntfs.file(medium, number)?;
-        let position = file.position().value().map_or(0, u64::from);
-        medium.seek(SeekFrom::Start(position))?;
-        let mut bytes = vec![0; ntfs.file_record_size() as usize];
-        medium.read_exact(&mut bytes)?;
-        // The parser has undone the same sequence without complaint, so that this does not fail;
-        // if it did, the attributes below would be found to be damaged.
-        let _ = undo_update_sequence(&mut bytes);
-        let mut record = Self {
+    /// Reads the record `number` from its `bytes`.
+    pub fn parse(number: u64, mut bytes: Vec<u8>) -> Result<Self, String> {
+        if !bytes.starts_with(b"FILE") {
+            let found = bytes.get(..4).unwrap_or_default().escape_ascii();
+            return Err(format!("begins with \"{found}\", expected \"FILE\""));
+        }
+        if undo_update_sequence(&mut bytes).is_none() {
+            return Err("was torn: its update sequence does not fit its blocks".to_owned());
+        }
+        let fields = Fields(&bytes);
+        // The record has at least 1024 bytes, and these fields lie in the first 48.
+        let u16 = |at| fields.u16(at).unwrap_or_default();
+        let used = fields.u32(24).unwrap_or_default() as usize;
+        let mut attributes = Vec::new();
+        let mut at = usize::from(u16(20));
+        loop {
+            let kind = fields.u32(at).filter(|_| at < used && used <= bytes.len());
+            let kind =
+                kind.ok_or_else(|| format!("attributes reach {at:#x} of {used:#x} bytes"))?;
+            if kind == END {
+                break;
+            }
+            let length = fields.u32(at + 4).unwrap_or_default() as usize;
+            if length < SHORTEST_ATTRIBUTE || fields.slice(at, length).is_none() {
+                return Err(format!("attribute at {at:#x} is {length} bytes long"));
+            }
+            attributes.push((at, length));
+            at += length;
+        }
+        Ok(Self {
             id: FileId {
                 record: number,
-                sequence: file.sequence_number(),
+                sequence: u16(16),
             },
-            is_in_use: file.flags().contains(ntfs::NtfsFileFlags::IN_USE),
-            is_folder: file.is_directory(),
-            base: Fields(&bytes).u64(32).unwrap_or_default(),
-            position,
+            is_in_use: u16(22) & IN_USE != 0,
+            is_folder: u16(22) & FOLDER != 0,
+            base: fields.u64(32).unwrap_or_default(),
             bytes,
-            attributes: Vec::new(),
-            others: BTreeSet::new(),
-        };
-        for attribute in file.attributes_raw() {
-            let attribute = attribute?;
-            let at = attribute.position().value().map_or(0, u64::from);
-            let at = at
-                .checked_sub(position)
-                .and_then(|at| usize::try_from(at).ok());
-            record.attributes.push((
-                at.unwrap_or(usize::MAX),
-                attribute.attribute_length() as usize,
-            ));
-        }
-        if record.base == 0 {
-            record.others = other_records(&file, medium)?;
-        }
-        Ok(record)
+            attributes,
+        })
+    }
+
+    /// The first piece of an attribute of this record, as far as it goes.
+    pub fn beginning(&self, kind: u32, geometry: &Geometry) -> Result<Option<Stream>, String> {
+        let pieces = self.pieces(geometry)?.into_iter();
+        let mut wanted = pieces.filter(|piece| piece.kind == kind && piece.name.is_empty());
+        Ok(wanted.find(|piece| piece.first == 0).map(|piece| {
+            let covered = match piece.body {
+                Body::Clusters { covered, .. } => covered.checked_mul(geometry.cluster_size.into()),
+                Body::Resident(_) => None,
+            };
+            let mut stream = piece.into_attribute().stream;
+            stream.size = stream.size.min(covered.unwrap_or(u64::MAX));
+            stream
+        }))
     }
 
     /// The pieces of attributes in the record, on a volume of `geometry`.
     fn pieces(&self, geometry: &Geometry) -> Result<Vec<Piece>, String> {
         let pieces = self.attributes.iter().map(|(at, length)| {
-            let header = Fields(&self.bytes).slice(*at, *length);
-            let piece = header.map(|header| Piece::parse(Fields(header), geometry));
-            match piece {
-                Some(piece) => piece.map_err(|problem| format!("attribute at {at:#x}: {problem}")),
-                None => Err(format!("attribute at {at:#x} leaves the record")),
-            }
+            // `parse` has checked that it lies in the record.
+            let header = self.bytes.get(*at..at + length).unwrap_or_default();
+            Piece::parse(Fields(header), geometry)
+                .map_err(|problem| format!("attribute at {at:#x}: {problem}"))
         });
         pieces.collect()
     }
 }
 
-/// The numbers in the attribute list of `file`, except its own.
-fn other_records<T: Read + Seek>(
-    file: &NtfsFile<'_>,
-    medium: &mut T,
-) -> Result<BTreeSet<u64>, NtfsError> {
-    let mut others = BTreeSet::new();
-    for attribute in file.attributes_raw() {
-        let attribute = attribute?;
-        if attribute.ty().ok() != Some(NtfsAttributeType::AttributeList) {
-            continue;
+/// The records that an attribute list names.
+pub(super) fn listed_records(list: &[u8]) -> Result<BTreeSet<u64>, String> {
+    let mut records = BTreeSet::new();
+    let mut at = 0;
+    while at < list.len() {
+        let entry = Fields(list.get(at..).unwrap_or_default());
+        let length = entry.u16(4).map(usize::from);
+        let (Some(length), Some(reference)) = (length, entry.u64(16)) else {
+            return Err(format!("its entry at byte {at} is cut off"));
+        };
+        if length < SHORTEST_ENTRY {
+            return Err(format!("its entry at byte {at} is {length} bytes long"));
         }
-        let list = attribute.structured_value::<_, NtfsAttributeList<'_, '_>>(medium)?;
-        let mut entries = list.entries();
-        while let Some(entry) = entries.next(medium) {
-            others.insert(entry?.base_file_reference().file_record_number());
-        }
+        records.insert(FileId::from_reference(reference).record);
+        at += length;
     }
-    others.remove(&file.file_record_number());
-    Ok(others)
+    Ok(records)
 }
 
 /// Puts the attributes in the records of one file together; `records` begin with the base record.
@@ -350,6 +352,11 @@ fn encoding(
     }
 }
 
+const END: u32 = 0xFFFF_FFFF;
+const SHORTEST_ATTRIBUTE: usize = 16;
+const SHORTEST_ENTRY: usize = 26;
+const IN_USE: u16 = 1;
+const FOLDER: u16 = 2;
 const COMPRESSED: u16 = 0x00FF;
 const LZNT1: u16 = 1;
 const ENCRYPTED: u16 = 0x4000;

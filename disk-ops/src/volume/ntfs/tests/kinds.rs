@@ -92,6 +92,14 @@ with open('sparse', 'wb') as f:
 os.mkdir('many')
 for n in range(1500):
     open(f'many/a rather long name of a file {n:04}', 'wb').write(str(n).encode())
+os.mkdir('links')
+open('scattered', 'wb').close()
+pieces = [open('scattered', 'ab', buffering=0), open('between', 'ab', buffering=0)]
+for n in range(1200):
+    pieces[n % 2].write(random.randbytes(4096))
+    os.fsync(pieces[n % 2])
+for n in range(60):
+    os.link('scattered', f'links/one of many names of the same file {n:03}')
 os.mkdir('packed')
 os.setxattr('packed', 'system.ntfs_attrib_be', struct.pack('>I', 0x810))
 words = [bytes([random.randrange(256) for _ in range(random.randrange(3, 30))]) for _ in range(300)]
@@ -110,6 +118,7 @@ fn what_ntfs_3g_writes_is_read_as_sleuthkit_reads_it() {
         (r"packed\zeros", Storage::Lznt1),
         (r"packed\mixed", Storage::Lznt1),
         ("sparse", Storage::Sparse),
+        ("scattered", Storage::Plain),
         (r"windows\SYSTEM32\Config\system", Storage::Plain),
     ] {
         let meta = volume.metadata(&path(name)).unwrap();
