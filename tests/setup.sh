@@ -27,6 +27,7 @@ test | fdisk           | sfdisk
 test | g++             | c++
 test | python3         | /usr/bin/python3
 test | python3-libvhdi | python:pyvhdi
+test | iproute2        | tc
 test | libhivex-bin    | hivexsh
 test | libvhdi-utils   | vhdiinfo
 test | mount           | mount
