@@ -44,6 +44,8 @@ pub const PYTHON: Tool = Tool::new("/usr/bin/python3", "python3");
 pub const SETPRIV: Tool = Tool::new("setpriv", "util-linux");
 /// `unshare`.
 pub const UNSHARE: Tool = Tool::new("unshare", "util-linux");
+/// `smbclient`.
+pub const SMBCLIENT: Tool = Tool::new("smbclient", "smbclient");
 /// `losetup`.
 pub const LOSETUP: Tool = Tool::new("losetup", "mount");
 /// `mount`.

@@ -5,6 +5,7 @@
 //!  limits       MD5 on one core, reading past the page cache, writing past the page cache
 //!  contenders   ce-agent with and without --hash; qemu-img; qemu-img and md5sum, one after the
 //!               other and side by side
+//!  shares       ce-agent to an SMB share; smbclient and a plain copy of the same bytes
 //! ```
 //!
 //! Rounds are interleaved: every contender and every limit runs once before any runs again, so a
@@ -15,6 +16,7 @@ mod contenders;
 mod limits;
 mod machine;
 mod report;
+mod share;
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -29,6 +31,7 @@ use clap::Parser;
 use contenders::Contender;
 use limits::Limits;
 use report::{DiskResult, Report};
+use share::Share;
 
 /// Compare exports with ce-agent, qemu-img and md5sum.
 #[derive(Parser)]
@@ -74,8 +77,22 @@ fn main() -> Result<()> {
         disks.push((name, disk, DiskResult::new(name, size)));
     }
 
+    // What an export of the dense disk writes, for the others to copy.
+    let image = folder.path().join("dense.vhdx");
+    ce_agent(["export", text(&disks[0].1.path)?, "--to", text(&image)?])?.expect_code(0)?;
+    let shares = Share::both(folder.path())?;
+    let mut share_rounds = [const { Vec::new() }; 2];
+
     for round in 1..=arguments.rounds {
         let md5_rate = limits::md5_rate()?;
+        let dense = &disks[0].1;
+        for (share, rounds) in shares.iter().zip(&mut share_rounds) {
+            eprintln!(
+                "round {round} of {}: {} share",
+                arguments.rounds, share.name
+            );
+            rounds.push(share.round(dense, &image, md5_rate)?);
+        }
         for (name, disk, result) in &mut disks {
             eprintln!("round {round} of {}: {name}", arguments.rounds);
             result
@@ -88,6 +105,11 @@ fn main() -> Result<()> {
     report
         .disks
         .extend(disks.into_iter().map(|(_, _, result)| result));
+    report.shares = shares
+        .iter()
+        .map(|share| share.name)
+        .zip(share_rounds)
+        .collect();
     eprintln!("the large sparse disks");
     report.huge = vec![
         (

@@ -9,6 +9,7 @@ use ce_tests::pattern::MIB;
 
 use crate::contenders::Contender;
 use crate::limits::Limits;
+use crate::share::ShareRound;
 
 /// Everything that was measured; `Display` is Markdown.
 pub struct Report {
@@ -16,6 +17,8 @@ pub struct Report {
     rounds: usize,
     /// The disks that everyone exported.
     pub disks: Vec<DiskResult>,
+    /// The dense disk to SMB shares, by how they are protected.
+    pub shares: Vec<(&'static str, Vec<ShareRound>)>,
     /// Large sparse disks that only ce-agent exported, without a hash.
     pub huge: Vec<(&'static str, Cost)>,
 }
@@ -36,8 +39,68 @@ impl Report {
             machine,
             rounds,
             disks: Vec::new(),
+            shares: Vec::new(),
             huge: Vec::new(),
         }
+    }
+}
+
+impl Report {
+    fn write_shares(&self, f: &mut Formatter<'_>) -> fmt::Result {
+        writeln!(
+            f,
+            "\n## The dense disk to an SMB share, server and client on one machine\n"
+        )?;
+        writeln!(
+            f,
+            "| | time s | processor s | peak memory MiB | time / limit | time / smbclient |"
+        )?;
+        writeln!(f, "|-|-:|-:|-:|-:|-:|")?;
+        for (name, rounds) in &self.shares {
+            let spread = |value: fn(&ShareRound) -> Duration| {
+                Spread::of(
+                    rounds
+                        .iter()
+                        .map(|round| value(round).as_secs_f64())
+                        .collect(),
+                )
+            };
+            let limit = spread(ShareRound::limit).median;
+            let put = spread(|round| round.smbclient.wall).median;
+            for (who, cost) in [
+                (
+                    "ce-agent export --hash",
+                    (|round| round.agent) as fn(&ShareRound) -> Cost,
+                ),
+                ("smbclient put", |round| round.smbclient),
+            ] {
+                let costs: Vec<Cost> = rounds.iter().map(cost).collect();
+                let wall = costs.iter().map(|cost| cost.wall.as_secs_f64()).collect();
+                let wall = Spread::of(wall);
+                let processor = costs
+                    .iter()
+                    .map(|cost| (cost.user + cost.system).as_secs_f64());
+                let processor = Spread::of(processor.collect()).median;
+                let memory = costs.iter().map(|cost| mib(cost.peak_memory)).collect();
+                let memory = Spread::of(memory).median;
+                let (limit, put) = (wall.median / limit, wall.median / put);
+                writeln!(
+                    f,
+                    "| {name}: {who} | {wall} | {processor:.1} | {memory:.1} | {limit:.2} | {put:.2} |"
+                )?;
+            }
+            let md5 = spread(|round| round.md5);
+            let loopback = spread(|round| round.loopback);
+            writeln!(
+                f,
+                "| {name}: limit: MD5 of all bytes on one core | {md5} | | | | |"
+            )?;
+            writeln!(
+                f,
+                "| {name}: plain copy over the loopback | {loopback} | | | | |"
+            )?;
+        }
+        Ok(())
     }
 }
 
@@ -94,6 +157,7 @@ impl Display for Report {
         for disk in &self.disks {
             write!(f, "\n{disk}")?;
         }
+        self.write_shares(f)?;
         writeln!(
             f,
             "\n## Very large sparse disks, `ce-agent export` without a hash\n"
@@ -213,4 +277,5 @@ Every contender and every limit ran once before any ran again. Source and image 
 the page cache before each run, and a run ended when its image was on the disk (fsync). \"Direct\" \
 is `qemu-img convert -T none -t none -W -m 16`, which bypasses the page cache on both sides; \
 \"default\" has no such flags. With a hash, the limit is the largest of the three limits below the \
-line; without one, of reading and writing. Memory of things that run at the same time is added up.";
+line; without one, of reading and writing. Memory of things that run at the same time is added up. \
+For a share, the limit is the larger of MD5 and what `smbclient put` takes for the same image.";
