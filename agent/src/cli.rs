@@ -91,7 +91,7 @@ pub struct ExportArgs {
     #[command(flatten)]
     pub disk: DiskArgs,
 
-    /// Where to write the image: a path, or smb://host[:port]/share/folder/name.vhdx
+    /// Where to write the image: a path, or smb://host/share/folder/name.vhdx
     #[arg(long, value_name = "DEST")]
     pub to: String,
 
