@@ -81,7 +81,7 @@ impl Share {
     /// Runs everyone once. `image` is what an export of `disk` writes.
     pub fn round(&self, disk: &Disk, image: &Path, md5_rate: f64) -> Result<ShareRound> {
         drop_from_page_cache(&disk.path)?;
-        let url = self.server.url("agent.vhdx");
+        let url = self.server.url("share/agent.vhdx");
         let export = [
             "export",
             text(&disk.path)?,
