@@ -19,18 +19,9 @@ use crate::units::{ByteCount, ByteOffset, SectorSizes};
 /// The disk in an open VHDX or VHD file.
 #[derive(Debug)]
 pub struct ImageFile {
-    name: String,
-    size: ByteCount,
-    sectors: SectorSizes,
+    disk: ImageDisk<ImageMedium>,
     /// As it was when the file was opened.
     stamp: FileStamp,
-    reader: Reader,
-}
-
-#[derive(Debug)]
-enum Reader {
-    Vhd(VhdReader<ImageMedium>),
-    Vhdx(Box<VhdxReader<ImageMedium>>),
 }
 
 impl ImageFile {
@@ -61,9 +52,76 @@ impl ImageFile {
             kind: format_name(kind),
             source: Box::new(source),
         };
+        let disk = ImageDisk::open(name, kind, medium).map_err(failed)?;
+        let (size, sectors) = (disk.size(), disk.sectors());
+        if let Some(problem) = SizeProblem::of(size, sectors.logical.bytes()) {
+            return Err(OpenError::BadSize {
+                path: path.to_owned(),
+                problem,
+            });
+        }
+        Ok(Self {
+            disk,
+            stamp: metadata.into(),
+        })
+    }
+
+    /// The format of the file.
+    pub fn kind(&self) -> ImageKind {
+        match self.disk.reader {
+            Reader::Vhd(_) => ImageKind::Vhd,
+            Reader::Vhdx(_) => ImageKind::Vhdx,
+        }
+    }
+}
+
+impl BlockRead for ImageFile {
+    fn size(&self) -> ByteCount {
+        self.disk.size()
+    }
+
+    fn sectors(&self) -> SectorSizes {
+        self.disk.sectors()
+    }
+
+    fn name(&self) -> &str {
+        self.disk.name()
+    }
+
+    fn read_at(&self, offset: ByteOffset, buffer: &mut [u8]) -> Result<(), BlockError> {
+        self.disk.read_at(offset, buffer)
+    }
+
+    fn extent_at(&self, offset: ByteOffset) -> Result<Extent, BlockError> {
+        self.disk.extent_at(offset)
+    }
+
+    fn file_stamp(&self) -> Option<FileStamp> {
+        Some(self.stamp)
+    }
+}
+
+/// The disk in an image, wherever the image's bytes come from.
+#[derive(Debug)]
+pub(crate) struct ImageDisk<R> {
+    name: String,
+    size: ByteCount,
+    sectors: SectorSizes,
+    reader: Reader<R>,
+}
+
+#[derive(Debug)]
+enum Reader<R> {
+    Vhd(VhdReader<R>),
+    Vhdx(Box<VhdxReader<R>>),
+}
+
+impl<R: ReadAt> ImageDisk<R> {
+    /// Opens the image of format `kind` in `file`, to be called `name` in messages.
+    pub(crate) fn open(name: String, kind: ImageKind, file: R) -> Result<Self, ce_vhdx::OpenError> {
         let (size, sectors, reader) = match kind {
             ImageKind::Vhdx => {
-                let reader = VhdxReader::open(medium).map_err(failed)?;
+                let reader = VhdxReader::open(file)?;
                 let geometry = reader.geometry();
                 let sectors = SectorSizes {
                     logical: geometry.logical_sector(),
@@ -73,32 +131,16 @@ impl ImageFile {
                 (size, sectors, Reader::Vhdx(Box::new(reader)))
             }
             ImageKind::Vhd => {
-                let reader = VhdReader::open(medium).map_err(failed)?;
+                let reader = VhdReader::open(file)?;
                 (reader.disk_size(), SectorSizes::B512, Reader::Vhd(reader))
             }
         };
-        let size = ByteCount(size);
-        if let Some(problem) = SizeProblem::of(size, sectors.logical.bytes()) {
-            return Err(OpenError::BadSize {
-                path: path.to_owned(),
-                problem,
-            });
-        }
         Ok(Self {
             name,
-            size,
+            size: ByteCount(size),
             sectors,
-            stamp: metadata.into(),
             reader,
         })
-    }
-
-    /// The format of the file.
-    pub fn kind(&self) -> ImageKind {
-        match self.reader {
-            Reader::Vhd(_) => ImageKind::Vhd,
-            Reader::Vhdx(_) => ImageKind::Vhdx,
-        }
     }
 
     fn failed(&self, offset: ByteOffset, length: u64, source: ce_vhdx::ReadError) -> BlockError {
@@ -111,7 +153,7 @@ impl ImageFile {
     }
 }
 
-impl BlockRead for ImageFile {
+impl<R: ReadAt + Send + Sync> BlockRead for ImageDisk<R> {
     fn size(&self) -> ByteCount {
         self.size
     }
@@ -152,10 +194,6 @@ impl BlockRead for ImageFile {
             kind,
             end: ByteOffset(end).min(self.size.end()),
         })
-    }
-
-    fn file_stamp(&self) -> Option<FileStamp> {
-        Some(self.stamp)
     }
 }
 

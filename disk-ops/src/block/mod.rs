@@ -30,6 +30,7 @@ pub mod window;
 pub use device::Device;
 pub use error::{BlockError, FileKind, OpenError, SizeProblem};
 pub use file::RawFile;
+pub(crate) use image::ImageDisk;
 pub use image::ImageFile;
 pub use memory::{MemoryDisk, ReadCounts};
 pub use open::{DiskKind, OpenOptions, open, probe, same_file};

@@ -6,20 +6,17 @@
 use std::io;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
-use ce_vhdx::{
-    ContentDigest, ContentId, FileOffset, Geometry, PIECE_LENGTH, ReadAt, VhdReader, VhdxReader,
-    VirtualOffset,
-};
+use ce_vhdx::{ContentDigest, ContentId, FileOffset, Geometry, ImageKind, PIECE_LENGTH, ReadAt};
 
 use super::error::ExportError;
 use super::image::Content;
 use super::stage::CHUNK;
 use super::{ExportReport, ImageFormat, hash};
-use crate::block::{BlockError, BlockRead, Extent, ExtentKind, check_range};
+use crate::block::{BlockRead, ExtentKind, ImageDisk};
 use crate::cancel::Cancel;
 use crate::progress::Progress;
 use crate::sink::{ByteSink, SinkError};
-use crate::units::{ByteCount, ByteOffset, SectorSizes};
+use crate::units::{ByteCount, ByteOffset};
 
 /// Compares the content of the image that `sink` holds with what `report` and `written` say: by
 /// its MD5 if there is one, otherwise by its identity.
@@ -36,14 +33,18 @@ pub(super) fn verify(
         output: output.clone(),
         difference,
     };
+    let kind = match format {
+        ImageFormat::Vhdx(_) => ImageKind::Vhdx,
+        ImageFormat::FixedVhd => ImageKind::Vhd,
+    };
     let readback = Readback::new(sink, report.file_size);
     let compare = || -> Result<Option<String>, ExportError> {
-        let image = match WrittenImage::open(&readback, &output, format) {
+        let image = match ImageDisk::open(output.clone(), kind, &readback) {
             Ok(image) => image,
             Err(error) => return Ok(Some(format!("it cannot be read: {}", chain(&error)))),
         };
-        if image.size != report.virtual_size {
-            let (is, expected) = (image.size, report.virtual_size);
+        if image.size() != report.virtual_size {
+            let (is, expected) = (image.size(), report.virtual_size);
             return Ok(Some(format!("its disk has {is}, expected {expected}")));
         }
         match report.md5 {
@@ -71,7 +72,7 @@ pub(super) fn verify(
 }
 
 fn content_id(
-    image: &WrittenImage<'_, '_>,
+    image: &dyn BlockRead,
     geometry: &Geometry,
     cancel: &Cancel,
     progress: &Progress,
@@ -79,7 +80,7 @@ fn content_id(
     let mut digest = ContentDigest::new();
     let mut buffer = vec![0; CHUNK];
     let mut offset = 0;
-    while offset < image.size.0 {
+    while offset < image.size().0 {
         if cancel.is_requested() {
             return Err(ExportError::Cancelled);
         }
@@ -88,7 +89,7 @@ fn content_id(
         if extent.kind == ExtentKind::Zero && zeros > 0 {
             offset += zeros;
         } else {
-            let length = (CHUNK as u64).min(image.size.0 - offset);
+            let length = (CHUNK as u64).min(image.size().0 - offset);
             let bytes = &mut buffer[..length as usize];
             image.read_at(ByteOffset(offset), bytes)?;
             for (number, piece) in (offset / PIECE_LENGTH as u64..).zip(bytes.chunks(PIECE_LENGTH))
@@ -102,104 +103,6 @@ fn content_id(
         progress.reach(ByteCount(offset));
     }
     Ok(digest.finish(geometry))
-}
-
-/// The disk in the image, as its reader sees it.
-struct WrittenImage<'r, 's> {
-    name: String,
-    size: ByteCount,
-    sectors: SectorSizes,
-    reader: Reader<'r, 's>,
-}
-
-enum Reader<'r, 's> {
-    Vhd(VhdReader<&'r Readback<'s>>),
-    Vhdx(VhdxReader<&'r Readback<'s>>),
-}
-
-impl<'r, 's> WrittenImage<'r, 's> {
-    fn open(
-        file: &'r Readback<'s>,
-        output: &str,
-        format: ImageFormat,
-    ) -> Result<Self, ce_vhdx::OpenError> {
-        let name = output.to_owned();
-        Ok(match format {
-            ImageFormat::Vhdx(_) => {
-                let reader = VhdxReader::open(file)?;
-                let geometry = reader.geometry();
-                Self {
-                    name,
-                    size: ByteCount(geometry.disk_size()),
-                    sectors: SectorSizes {
-                        logical: geometry.logical_sector(),
-                        physical: geometry.physical_sector(),
-                    },
-                    reader: Reader::Vhdx(reader),
-                }
-            }
-            ImageFormat::FixedVhd => {
-                let reader = VhdReader::open(file)?;
-                Self {
-                    name,
-                    size: ByteCount(reader.disk_size()),
-                    sectors: SectorSizes::B512,
-                    reader: Reader::Vhd(reader),
-                }
-            }
-        })
-    }
-
-    fn failed(&self, offset: ByteOffset, length: u64, source: ce_vhdx::ReadError) -> BlockError {
-        BlockError::Image {
-            disk: self.name.clone(),
-            offset,
-            length: ByteCount(length),
-            source: Box::new(source),
-        }
-    }
-}
-
-impl BlockRead for WrittenImage<'_, '_> {
-    fn size(&self) -> ByteCount {
-        self.size
-    }
-
-    fn sectors(&self) -> SectorSizes {
-        self.sectors
-    }
-
-    fn name(&self) -> &str {
-        &self.name
-    }
-
-    fn read_at(&self, offset: ByteOffset, buffer: &mut [u8]) -> Result<(), BlockError> {
-        let length = buffer.len() as u64;
-        check_range(self, offset, ByteCount(length))?;
-        match &self.reader {
-            Reader::Vhd(reader) => reader.read_at(VirtualOffset(offset.0), buffer),
-            Reader::Vhdx(reader) => reader.read_at(VirtualOffset(offset.0), buffer),
-        }
-        .map_err(|error| self.failed(offset, length, error))
-    }
-
-    fn extent_at(&self, offset: ByteOffset) -> Result<Extent, BlockError> {
-        check_range(self, offset, ByteCount(1))?;
-        let extent = match &self.reader {
-            Reader::Vhd(reader) => reader.extent_at(VirtualOffset(offset.0)),
-            Reader::Vhdx(reader) => reader.extent_at(VirtualOffset(offset.0)),
-        }
-        .map_err(|error| self.failed(offset, 1, error))?;
-        let kind = match extent {
-            ce_vhdx::Extent::Data { .. } => ExtentKind::Data,
-            ce_vhdx::Extent::Zero { .. } => ExtentKind::Zero,
-        };
-        let end = offset.0.saturating_add(extent.length());
-        Ok(Extent {
-            kind,
-            end: ByteOffset(end).min(self.size.end()),
-        })
-    }
 }
 
 /// The file in a sink, read ahead: the sink may be a network away.
