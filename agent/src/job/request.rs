@@ -11,6 +11,7 @@ use std::time::Duration;
 use ce_disk::export::ImageFormat;
 use ce_disk::sink::smb::{SmbCredentials, SmbDialect, SmbEncryption, SmbLocation};
 use ce_disk::units::ByteCount;
+use ce_platform::Platform;
 use serde::Deserialize;
 use serde::de::DeserializeOwned;
 use serde_json::value::RawValue;
@@ -172,12 +173,8 @@ impl Request {
         let Some(platform) = self.platform.take() else {
             return;
         };
-        if !PLATFORMS
-            .iter()
-            .any(|known| known.eq_ignore_ascii_case(&platform))
-        {
-            let known = PLATFORMS[..6].join(", ");
-            self.problem("platform", format!("`{platform}` is none of {known}"));
+        if let Err(unknown) = platform.parse::<Platform>() {
+            self.problem("platform", unknown);
         }
     }
 
@@ -553,20 +550,6 @@ fn meant(name: &str) -> Option<&'static str> {
 }
 
 const DEFAULT_TIMEOUT_SECONDS: u64 = 7200;
-
-/// The names of the platforms, then what else is accepted for them.
-const PLATFORMS: [&str; 10] = [
-    "aws",
-    "azure",
-    "gcp",
-    "nutanix",
-    "vsphere",
-    "xenserver",
-    "ahv",
-    "xen",
-    "googlecloud",
-    "vmware",
-];
 
 const OUR_FIELDS: [&str; 9] = [
     "operation",
