@@ -19,6 +19,7 @@ pub mod error;
 pub mod find;
 pub mod ntfs;
 pub mod path;
+pub mod windows;
 
 pub use error::VolumeError;
 pub use find::{WindowsInstallation, WindowsSearch, find_windows};
@@ -31,3 +32,4 @@ pub use ntfs::meta::{
 pub use ntfs::reparse::{Reparse, WofAlgorithm};
 pub use ntfs::{FileReader, NtfsVolume};
 pub use path::{PathError, WinPath};
+pub use windows::WindowsVolume;
