@@ -4,9 +4,10 @@ use std::fs::{self, File, OpenOptions};
 use std::os::unix::fs::{FileExt, OpenOptionsExt};
 use std::path::Path;
 use std::process::Command;
+use std::thread;
 use std::time::{Duration, Instant};
 
-use anyhow::{Context, Result, ensure};
+use anyhow::{Context, Result, anyhow, ensure};
 use ce_tests::disk::{Disk, data_stretches};
 use ce_tests::pattern::{MIB, Noise};
 use serde_json::Value;
@@ -20,17 +21,27 @@ pub struct Limits {
     pub read: Duration,
     /// Writing as many bytes as are not zero, in the same way, until they are on the disk.
     pub write: Duration,
+    /// Both at the same time: what a source and an image cost that share a device.
+    pub copy: Duration,
 }
 
 impl Limits {
     /// Measures reading and writing; `md5_rate` is what [`md5_rate`] said in the same round.
     pub fn measure(disk: &Disk, folder: &Path, md5_rate: f64) -> Result<Self> {
-        let (read, payload) = read_directly(disk)?;
-        let md5 = Duration::from_secs_f64(disk.size as f64 / md5_rate);
+        let mut payload = 0;
+        let read = read_directly(disk, |chunk| payload += bytes_in_use(chunk))?;
+        let write = write_directly(folder, payload)?;
+        let started = Instant::now();
+        thread::scope(|scope| {
+            let reader = scope.spawn(|| read_directly(disk, |_| ()));
+            write_directly(folder, payload)?;
+            reader.join().map_err(|_| anyhow!("the reader panicked"))?
+        })?;
         Ok(Self {
-            md5,
+            md5: Duration::from_secs_f64(disk.size as f64 / md5_rate),
             read,
-            write: write_directly(folder, payload)?,
+            write,
+            copy: started.elapsed(),
         })
     }
 
@@ -59,8 +70,8 @@ pub fn md5_rate() -> Result<f64> {
     Ok(rate.with_context(|| format!("no md5LimitMbPerS in {report}"))? * 1e6)
 }
 
-/// Returns the time, and how many of the bytes are in blocks that are not all zero.
-fn read_directly(disk: &Disk) -> Result<(Duration, u64)> {
+/// Returns the time for reading alone, without what is done with `each` chunk.
+fn read_directly(disk: &Disk, mut each: impl FnMut(&[u8])) -> Result<Duration> {
     let stretches = data_stretches(&File::open(&disk.path)?)?;
     let file = OpenOptions::new()
         .read(true)
@@ -68,7 +79,6 @@ fn read_directly(disk: &Disk) -> Result<(Duration, u64)> {
         .open(&disk.path)?;
     let mut buffer = Aligned::new();
     let mut time = Duration::ZERO;
-    let mut payload = 0;
     for (start, end) in stretches {
         for position in (start..end).step_by(CHUNK as usize) {
             let length = CHUNK.min(end - position) as usize;
@@ -79,14 +89,19 @@ fn read_directly(disk: &Disk) -> Result<(Duration, u64)> {
                 read == length,
                 "read {read} of {length} bytes at {position}"
             );
-            payload += buffer.bytes()[..length]
-                .chunks(4096)
-                .filter(|block| block.iter().any(|byte| *byte != 0))
-                .map(|block| block.len() as u64)
-                .sum::<u64>();
+            each(&buffer.bytes()[..length]);
         }
     }
-    Ok((time, payload))
+    Ok(time)
+}
+
+/// How many bytes are in blocks that are not all zero.
+fn bytes_in_use(chunk: &[u8]) -> u64 {
+    chunk
+        .chunks(4096)
+        .filter(|block| block.iter().any(|byte| *byte != 0))
+        .map(|block| block.len() as u64)
+        .sum()
 }
 
 fn write_directly(folder: &Path, length: u64) -> Result<Duration> {

@@ -9,12 +9,14 @@
 //! ```
 //!
 //! Rounds are interleaved: every contender and every limit runs once before any runs again, so a
-//! slow minute of the machine slows all. Source and image leave the page cache before each run, and
-//! a run has ended when its image is on the disk.
+//! slow minute of the machine slows all. Before each run source and image leave the page cache, and
+//! the machine is made to [have](memory) the memory that the run caches files in. A run has ended
+//! when its image is on the disk.
 
 mod contenders;
 mod limits;
 mod machine;
+mod memory;
 mod report;
 mod share;
 
@@ -135,6 +137,7 @@ fn export_with_everyone(disk: &Disk, folder: &Path, result: &mut DiskResult) -> 
     for contender in Contender::ALL {
         let image = folder.join("image.vhdx");
         drop_from_page_cache(&disk.path)?;
+        memory::back(contender.cached(disk))?;
         let cost = contender
             .run(disk, &image)
             .with_context(|| format!("{} on {}", contender.name(), disk.path.display()))?;

@@ -225,6 +225,10 @@ impl Display for DiskResult {
                 "limit: writing what is not zero",
                 self.limit(|limits| limits.write),
             ),
+            (
+                "both at once, on the device that they share",
+                self.limit(|limits| limits.copy),
+            ),
         ] {
             writeln!(f, "| {name} | {spread} | | | | | |")?;
         }
@@ -274,7 +278,9 @@ fn mib(bytes: u64) -> f64 {
 
 const EXPLANATION: &str = "\
 Every contender and every limit ran once before any ran again. Source and image were taken out of \
-the page cache before each run, and a run ended when its image was on the disk (fsync). \"Direct\" \
+the page cache before each run, memory for what it caches was touched and freed (a hypervisor \
+takes it back meanwhile, and a first touch is then slow), and a run ended when its image was on the \
+disk (fsync). \"Direct\" \
 is `qemu-img convert -T none -t none -W -m 16`, which bypasses the page cache on both sides; \
 \"default\" has no such flags. With a hash, the limit is the largest of the three limits below the \
 line; without one, of reading and writing. Memory of things that run at the same time is added up. \

@@ -23,6 +23,8 @@ use serde_json::json;
 
 use server::{PASSWORD, Server, Setup};
 
+use crate::memory;
+
 /// One round with one kind of protection.
 #[derive(Clone, Copy, Debug)]
 pub struct ShareRound {
@@ -81,6 +83,7 @@ impl Share {
     /// Runs everyone once. `image` is what an export of `disk` writes.
     pub fn round(&self, disk: &Disk, image: &Path, md5_rate: f64) -> Result<ShareRound> {
         drop_from_page_cache(&disk.path)?;
+        memory::back(disk.size)?;
         let url = self.server.url("share/agent.vhdx");
         let export = [
             "export",
@@ -99,6 +102,7 @@ impl Share {
         self.take_back("agent.vhdx", image)?;
 
         drop_from_page_cache(image)?;
+        memory::back(2 * disk.size)?;
         let put = format!("put {} smbclient.vhdx", text(image)?);
         let port = self.server.port().to_string();
         let user = format!("{}%{PASSWORD}", self.server.user());
@@ -121,6 +125,7 @@ impl Share {
         self.take_back("smbclient.vhdx", image)?;
 
         drop_from_page_cache(image)?;
+        memory::back(2 * disk.size)?;
         let loopback = copy_over_loopback(image, &self.server.folder().join("loopback"))?;
         self.take_back("loopback", image)?;
         Ok(ShareRound {
