@@ -28,6 +28,8 @@ pub const MKFS_FAT: Tool = Tool::new("mkfs.fat", "dosfstools");
 pub const MKE2FS: Tool = Tool::new("mke2fs", "e2fsprogs");
 /// `hivexget`.
 pub const HIVEXGET: Tool = Tool::new("hivexget", "libhivex-bin");
+/// `hivexsh`.
+pub const HIVEXSH: Tool = Tool::new("hivexsh", "libhivex-bin");
 /// `reglookup`.
 pub const REGLOOKUP: Tool = Tool::new("reglookup", "reglookup");
 /// `mcopy`.

@@ -6,6 +6,7 @@
 //!  contenders   ce-agent with and without --hash; qemu-img; qemu-img and md5sum, one after the
 //!               other and side by side
 //!  shares       ce-agent to an SMB share; smbclient and a plain copy of the same bytes
+//!  hive         a thousand changes to a large hive; hivexsh with the same changes
 //! ```
 //!
 //! Rounds are interleaved: every contender and every limit runs once before any runs again, so a
@@ -14,6 +15,7 @@
 //! when its image is on the disk.
 
 mod contenders;
+mod hive;
 mod limits;
 mod machine;
 mod memory;
@@ -31,6 +33,7 @@ use ce_tests::tool::text;
 use clap::Parser;
 
 use contenders::Contender;
+use hive::LargeHive;
 use limits::Limits;
 use report::{DiskResult, Report};
 use share::Share;
@@ -84,8 +87,12 @@ fn main() -> Result<()> {
     ce_agent(["export", text(&disks[0].1.path)?, "--to", text(&image)?])?.expect_code(0)?;
     let shares = Share::both(folder.path())?;
     let mut share_rounds = [const { Vec::new() }; 2];
+    let hive = LargeHive::make(folder.path())?;
+    let mut hive_rounds = Vec::new();
 
     for round in 1..=arguments.rounds {
+        eprintln!("round {round} of {}: hive", arguments.rounds);
+        hive_rounds.push(hive.round()?);
         let md5_rate = limits::md5_rate()?;
         let dense = &disks[0].1;
         for (share, rounds) in shares.iter().zip(&mut share_rounds) {
@@ -112,6 +119,7 @@ fn main() -> Result<()> {
         .map(|share| share.name)
         .zip(share_rounds)
         .collect();
+    report.hive = Some((hive.size()?, hive_rounds));
     eprintln!("the large sparse disks");
     report.huge = vec![
         (

@@ -8,6 +8,7 @@ use ce_tests::agent::Cost;
 use ce_tests::pattern::MIB;
 
 use crate::contenders::Contender;
+use crate::hive::HiveRound;
 use crate::limits::Limits;
 use crate::share::ShareRound;
 
@@ -19,6 +20,8 @@ pub struct Report {
     pub disks: Vec<DiskResult>,
     /// The dense disk to SMB shares, by how they are protected.
     pub shares: Vec<(&'static str, Vec<ShareRound>)>,
+    /// How long the large hive is, and what was done with it.
+    pub hive: Option<(u64, Vec<HiveRound>)>,
     /// Large sparse disks that only ce-agent exported, without a hash.
     pub huge: Vec<(&'static str, Cost)>,
 }
@@ -40,6 +43,7 @@ impl Report {
             rounds,
             disks: Vec::new(),
             shares: Vec::new(),
+            hive: None,
             huge: Vec::new(),
         }
     }
@@ -104,6 +108,41 @@ impl Report {
     }
 }
 
+impl Report {
+    fn write_hive(&self, f: &mut Formatter<'_>) -> fmt::Result {
+        let Some((size, rounds)) = &self.hive else {
+            return Ok(());
+        };
+        writeln!(
+            f,
+            "\n## A thousand values set in a hive of {:.0} MiB\n",
+            mib(*size)
+        )?;
+        writeln!(f, "| | time s | peak memory MiB | time / ours |")?;
+        writeln!(f, "|-|-:|-:|-:|")?;
+        let mut ours = f64::NAN;
+        for (who, cost) in [
+            (
+                "ce-agent hive import",
+                (|round| round.agent) as fn(&HiveRound) -> Cost,
+            ),
+            ("hivexsh, without any check", |round| round.hivexsh),
+        ] {
+            let costs: Vec<Cost> = rounds.iter().map(cost).collect();
+            let wall = costs.iter().map(|cost| cost.wall.as_secs_f64()).collect();
+            let wall = Spread::of(wall);
+            let memory = costs.iter().map(|cost| mib(cost.peak_memory)).collect();
+            let memory = Spread::of(memory).median;
+            if ours.is_nan() {
+                ours = wall.median;
+            }
+            let ratio = wall.median / ours;
+            writeln!(f, "| {who} | {wall} | {memory:.1} | {ratio:.2} |")?;
+        }
+        Ok(())
+    }
+}
+
 impl DiskResult {
     /// A disk without runs yet.
     pub fn new(name: &'static str, size: u64) -> Self {
@@ -158,6 +197,7 @@ impl Display for Report {
             write!(f, "\n{disk}")?;
         }
         self.write_shares(f)?;
+        self.write_hive(f)?;
         writeln!(
             f,
             "\n## Very large sparse disks, `ce-agent export` without a hash\n"
