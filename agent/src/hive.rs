@@ -47,13 +47,13 @@ pub(crate) fn run(command: &HiveCommand, output: OutputOptions) -> u8 {
 }
 
 fn check(args: &HiveCheckArgs, output: OutputOptions) -> Result<u8, JobError> {
-    let files = HiveFiles::read(&args.file)?;
+    let (files, primary) = HiveFiles::read(&args.file)?;
     // A hive that cannot be loaded is what a check is for: it goes on with the file as it is.
-    let (report_of, recovery) = match files.recover() {
+    let (report_of, recovery) = match files.recover(primary.as_slice()) {
         Ok((hive, recovery)) => (hive.check(), Some(recovery)),
         Err(HiveError::Damaged(_)) => {
-            let found = ce_regf::check_file(&files.primary)
-                .map_err(|error| hive_failed(&args.file, &error))?;
+            let found =
+                ce_regf::check_file(&primary).map_err(|error| hive_failed(&args.file, &error))?;
             (found, None)
         }
         Err(error) => return Err(hive_failed(&args.file, &error)),
@@ -90,9 +90,9 @@ fn check(args: &HiveCheckArgs, output: OutputOptions) -> Result<u8, JobError> {
 }
 
 fn export(args: &HiveExportArgs) -> Result<(), JobError> {
-    let files = HiveFiles::read(&args.file)?;
+    let (files, primary) = HiveFiles::read(&args.file)?;
     let (hive, recovery) = files
-        .recover()
+        .recover(primary)
         .map_err(|error| hive_failed(&args.file, &error))?;
     if let Some(logs) = describe(&recovery) {
         drop(writeln!(io::stderr(), "{logs}"));
@@ -125,9 +125,9 @@ fn import(args: &HiveImportArgs, output: OutputOptions) -> Result<(), JobError> 
         let message = format!("{}: {error}", args.edits.display());
         JobError::new(ErrorCode::InvalidRequest, message)
     })?;
-    let mut files = HiveFiles::read(&args.file)?;
+    let (mut files, primary) = HiveFiles::read(&args.file)?;
     let (mut hive, recovery) = files
-        .recover()
+        .recover(primary)
         .map_err(|error| hive_failed(&args.file, &error))?;
     if recovery.outcome == Replay::NothingApplies {
         let message = format!(
@@ -177,16 +177,16 @@ fn import(args: &HiveImportArgs, output: OutputOptions) -> Result<(), JobError> 
     Ok(())
 }
 
-/// A hive and the logs beside it.
+/// Where a hive is, and the logs beside it.
 struct HiveFiles {
     path: PathBuf,
-    primary: Vec<u8>,
     /// `.LOG`, `.LOG1`, `.LOG2`
     logs: [Option<(PathBuf, Vec<u8>)>; 3],
 }
 
 impl HiveFiles {
-    fn read(path: &Path) -> Result<Self, JobError> {
+    /// Reads the logs, and the hive itself.
+    fn read(path: &Path) -> Result<(Self, Vec<u8>), JobError> {
         let primary = read_bounded(path, LARGEST_HIVE)?;
         let mut logs = [None, None, None];
         for (log, extension) in logs.iter_mut().zip(["LOG", "LOG1", "LOG2"]) {
@@ -194,19 +194,17 @@ impl HiveFiles {
                 .map(|found| read_bounded(&found, LARGEST_HIVE).map(|bytes| (found, bytes)))
                 .transpose()?;
         }
-        Ok(Self {
-            path: path.to_owned(),
-            primary,
-            logs,
-        })
+        let path = path.to_owned();
+        Ok((Self { path, logs }, primary))
     }
 
-    fn recover(&self) -> Result<(Hive, ReplayReport), HiveError> {
+    /// The hive as the logs leave it.
+    fn recover(&self, primary: impl Into<Vec<u8>>) -> Result<(Hive, ReplayReport), HiveError> {
         let [log, log1, log2] = self
             .logs
             .each_ref()
             .map(|log| log.as_ref().map(|(_, bytes)| bytes.as_slice()));
-        Hive::recover(self.primary.as_slice(), &Logs { log, log1, log2 })
+        Hive::recover(primary, &Logs { log, log1, log2 })
     }
 
     /// Puts `bytes` in the place of the hive, in one step.
@@ -318,7 +316,8 @@ fn read_bounded(path: &Path, limit: u64) -> Result<Vec<u8>, JobError> {
             let message = format!("{length} bytes are more than the {limit} it can have");
             return Err(io::Error::new(io::ErrorKind::FileTooLarge, message));
         }
-        let mut bytes = Vec::new();
+        // Within the limit, and room for the end of the file to be noticed.
+        let mut bytes = Vec::with_capacity(length as usize + 32);
         io::Read::read_to_end(&mut io::Read::take(file, limit), &mut bytes)?;
         Ok(bytes)
     };
