@@ -10,6 +10,8 @@ use ce_tests::agent::{Cost, Invocation, ce_agent, drop_from_page_cache};
 use ce_tests::pattern::MIB;
 use ce_tests::tool::{HIVEXSH, text};
 
+use crate::memory;
+
 /// One round.
 #[derive(Clone, Copy, Debug)]
 pub struct HiveRound {
@@ -82,6 +84,7 @@ impl LargeHive {
     /// Lets both change a copy, and checks that both did.
     pub fn round(&self) -> Result<HiveRound> {
         let copy = self.copy("agent")?;
+        memory::back(2 * self.size()?)?;
         let agent = ce_agent(["hive", "import", text(&copy)?, text(&self.edits)?])?
             .expect_code(0)?
             .cost;
@@ -89,6 +92,7 @@ impl LargeHive {
         expect_changed(&copy)?;
 
         let copy = self.copy("hivexsh")?;
+        memory::back(2 * self.size()?)?;
         let script = ["-w", "-f", text(&self.script)?, text(&copy)?];
         let hivexsh = Invocation::new(HIVEXSH.path()?, script)
             .expect_code(0)?
