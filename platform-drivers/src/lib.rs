@@ -4,6 +4,8 @@
 //! (`ce-regf`). It knows no block device and no structure of NTFS.
 #![forbid(unsafe_code)]
 
+pub mod catalog;
 pub mod platform;
 
+pub use catalog::{Catalog, CatalogError};
 pub use platform::{Platform, UnknownPlatform};
