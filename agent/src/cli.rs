@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use ce_disk::sink::smb::{SmbDialect, SmbEncryption, SmbSecurity, SmbTimeouts};
 use ce_disk::units::{BlockSize, ByteCount, SectorSize};
+use ce_platform::Platform;
 use clap::{Args, Parser, Subcommand, ValueEnum};
 
 /// Exports, prepares and publishes Windows disk images.
@@ -54,6 +55,9 @@ pub enum Command {
     /// Check, print and change registry hives
     #[command(subcommand)]
     Hive(HiveCommand),
+    /// Tell what a prepare looks for and does, or check the catalogues that say so
+    #[command(subcommand)]
+    Catalog(CatalogCommand),
 }
 
 /// The commands that work on a disk.
@@ -330,6 +334,35 @@ pub struct HiveImportArgs {
     /// Write the changed hive here, and leave FILE as it is
     #[arg(long, value_name = "FILE")]
     pub out: Option<PathBuf>,
+}
+
+/// `catalog`.
+#[derive(Debug, Subcommand)]
+pub enum CatalogCommand {
+    /// Tell in plain words what a prepare looks for and does, and why
+    Show(CatalogShowArgs),
+    /// Look for what is wrong in the catalogues, and for what contradicts each other
+    Check(CatalogCheckArgs),
+}
+
+/// `catalog show`.
+#[derive(Args, Debug)]
+pub struct CatalogShowArgs {
+    /// Where the image comes from [default: from any of the others]
+    #[arg(long, value_name = "PLATFORM")]
+    pub from: Option<Platform>,
+
+    /// Where it is to run: aws, azure, gcp, nutanix, vsphere or xenserver
+    #[arg(long, value_name = "PLATFORM")]
+    pub to: Platform,
+}
+
+/// `catalog check`.
+#[derive(Args, Debug)]
+pub struct CatalogCheckArgs {
+    /// A folder with edited catalogues, laid out as platform-drivers/catalog is [default: those
+    /// that are built in]
+    pub dir: Option<PathBuf>,
 }
 
 fn sector_size(text: &str) -> Result<SectorSize, String> {

@@ -9,6 +9,7 @@
 //! The crate holds what is policy: which words a request may use, how errors are named, what is
 //! printed. What is done to disks lives in `ce-disk`.
 
+mod catalog;
 pub mod cli;
 pub mod console;
 mod hive;
@@ -20,6 +21,7 @@ use cli::{Cli, Command};
 /// Does what the command line asks for and returns the exit code.
 pub fn run(cli: &Cli) -> u8 {
     match &cli.command {
+        Command::Catalog(command) => catalog::run(command, cli.output),
         Command::Hive(command) => hive::run(command, cli.output),
         Command::Job(command) => local::run(command, cli.output),
     }
