@@ -5,9 +5,9 @@
 //! left holes. The partition tables come from the `gpt` crate or, for MBR, from a few lines here;
 //! `sgdisk` says in the tests whether they are right.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::ffi::OsString;
-use std::fs::{File, OpenOptions};
+use std::fs::{self, File, OpenOptions};
 use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 
@@ -19,10 +19,11 @@ use gpt::partition::Partition;
 use gpt::partition_types as kind;
 use rustix::fs::{SeekFrom, seek};
 use rustix::io::Errno;
+use serde_json::json;
 use uuid::Uuid;
 
 use crate::pattern::{MIB, Pattern, write_noise, write_pattern};
-use crate::tool::{MCOPY, MKFS_FAT, MKNTFS, MMD, NTFSCP};
+use crate::tool::{MCOPY, MKFS_FAT, MKNTFS, MMD, NTFSCP, PYTHON, output_with_input, said};
 
 /// The logical sector size of a disk.
 #[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
@@ -88,8 +89,61 @@ pub enum Content {
         /// Files of the root folder.
         files: Vec<FileOnVolume>,
     },
+    /// An NTFS volume made by `mkntfs`, and filled by libntfs-3g.
+    NtfsTree {
+        /// Volume label.
+        label: String,
+        /// Bytes in a cluster.
+        cluster: u32,
+        /// What is done on it, in order.
+        steps: Vec<Step>,
+    },
+    /// A FAT volume made by `mkfs.fat`, with files of any content.
+    FatTree {
+        /// Volume label.
+        label: String,
+        /// Files, with the folders they need.
+        files: Vec<(String, FileContent)>,
+    },
     /// A pattern from the first byte to the last.
     Pattern(Pattern, u64),
+}
+
+/// One thing that happens on a volume. Paths have `/`.
+#[derive(Clone, Debug)]
+pub enum Step {
+    /// A folder is made.
+    Folder(String),
+    /// A file is made, with the folders that it needs.
+    File(String, FileContent),
+    /// A file is deleted; its content stays where it was until something else is written there.
+    Delete(String),
+}
+
+/// What is in a file.
+#[derive(Clone, Debug)]
+pub enum FileContent {
+    /// These bytes.
+    Bytes(Vec<u8>),
+    /// Noise of a seed.
+    Noise {
+        /// Length in bytes.
+        length: u64,
+        /// Where it comes from.
+        seed: u64,
+    },
+}
+
+impl From<&str> for FileContent {
+    fn from(text: &str) -> Self {
+        Self::Bytes(text.into())
+    }
+}
+
+impl From<Vec<u8>> for FileContent {
+    fn from(bytes: Vec<u8>) -> Self {
+        Self::Bytes(bytes)
+    }
 }
 
 /// Where a partition ended up.
@@ -381,9 +435,34 @@ impl DiskBuilder {
                 let scratch = tempfile::tempdir()?;
                 let volume = new_volume(scratch.path(), place)?;
                 self.make_fat(&volume, label, place)?;
+                let mut folders = BTreeSet::new();
                 for file in files {
-                    copy_to_fat(scratch.path(), &volume, file)?;
+                    let source = write_source(scratch.path(), file)?;
+                    put_on_fat(&volume, &source, &file.name, &mut folders)?;
                 }
+                copy_data(&File::open(volume)?, disk, place.offset)
+            }
+            Content::FatTree { label, files } => {
+                let scratch = tempfile::tempdir()?;
+                let volume = new_volume(scratch.path(), place)?;
+                self.make_fat(&volume, label, place)?;
+                let mut folders = BTreeSet::new();
+                for (name, content) in files {
+                    let source = scratch.path().join("content");
+                    write_content_to(&source, content)?;
+                    put_on_fat(&volume, &source, name, &mut folders)?;
+                }
+                copy_data(&File::open(volume)?, disk, place.offset)
+            }
+            Content::NtfsTree {
+                label,
+                cluster,
+                steps,
+            } => {
+                let scratch = tempfile::tempdir()?;
+                let volume = new_volume(scratch.path(), place)?;
+                self.make_ntfs(&volume, label, *cluster, place)?;
+                write_tree(scratch.path(), &volume, steps)?;
                 copy_data(&File::open(volume)?, disk, place.offset)
             }
             Content::Ntfs {
@@ -486,15 +565,70 @@ fn write_source(scratch: &Path, file: &FileOnVolume) -> Result<PathBuf> {
     Ok(source)
 }
 
-fn copy_to_fat(scratch: &Path, volume: &Path, file: &FileOnVolume) -> Result<()> {
-    let source = write_source(scratch, file)?;
-    for (position, _) in file.name.match_indices('/') {
-        // -D s: a folder that is there already is skipped.
-        let folder = format!("::{}", &file.name[..position]);
-        MMD.run([os("-D"), os("s"), os("-i"), os(volume), os(folder)])?;
+fn write_content_to(path: &Path, content: &FileContent) -> Result<()> {
+    match content {
+        FileContent::Bytes(bytes) => fs::write(path, bytes)?,
+        FileContent::Noise { length, seed } => {
+            write_noise(&File::create(path)?, *seed, 0, *length)?
+        }
     }
-    let target = format!("::{}", file.name);
-    MCOPY.run([os("-i"), os(volume), os(source), os(target)])?;
+    Ok(())
+}
+
+/// Does `steps` on the NTFS volume in a file.
+fn write_tree(scratch: &Path, volume: &Path, steps: &[Step]) -> Result<()> {
+    let mut folders = BTreeSet::new();
+    let mut list = Vec::new();
+    for (number, step) in steps.iter().enumerate() {
+        let path = match step {
+            Step::Folder(path) | Step::File(path, _) | Step::Delete(path) => path,
+        };
+        let above = path
+            .match_indices('/')
+            .map(|(position, _)| &path[..position]);
+        let itself = Some(path.as_str()).filter(|_| matches!(step, Step::Folder(_)));
+        for folder in above.chain(itself) {
+            if folders.insert(folder.to_lowercase()) {
+                list.push(json!({"folder": folder}));
+            }
+        }
+        match step {
+            Step::Folder(_) => {}
+            Step::File(_, content) => {
+                let source = scratch.join(format!("content-{number}"));
+                write_content_to(&source, content)?;
+                list.push(json!({"file": path, "from": source}));
+            }
+            Step::Delete(_) => list.push(json!({"delete": path})),
+        }
+    }
+    let mut command = PYTHON.command()?;
+    command.args([os("-c"), os(include_str!("ntfs_writer.py")), os(volume)]);
+    let output = output_with_input(&mut command, serde_json::to_string(&list)?.as_bytes())?;
+    ensure!(
+        output.status.success(),
+        "filling the volume: {}",
+        said(&output)
+    );
+    Ok(())
+}
+
+/// Copies a file to the FAT volume in another one, with the folders that `name` needs and that are
+/// not among `folders` yet.
+fn put_on_fat(
+    volume: &Path,
+    source: &Path,
+    name: &str,
+    folders: &mut BTreeSet<String>,
+) -> Result<()> {
+    for (position, _) in name.match_indices('/') {
+        let folder = format!("::{}", &name[..position]);
+        if folders.insert(folder.to_lowercase()) {
+            MMD.run([os("-i"), os(volume), os(folder)])?;
+        }
+    }
+    let target = format!("::{name}");
+    MCOPY.run([os("-o"), os("-i"), os(volume), os(source), os(target)])?;
     Ok(())
 }
 

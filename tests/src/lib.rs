@@ -2,15 +2,17 @@
 //!
 //! ```text
 //!  disk     makes raw disk images: partition tables, file systems, patterns; no root, no loop device
+//!  guest    disks that pass for ones with Windows on them
 //!  agent    runs the program as a user does: exit code, JSON lines, time, memory
 //!  oracle   asks tools that share no code with the program: qemu-img, libvhdi, md5sum, sgdisk
 //! ```
 //!
-//! Nothing here is used by the program itself, and nothing here links its code: a fault in the
+//! Nothing here is used by the program itself, and nothing but `guest` links its code: a fault in the
 //! program can't hide behind the same fault in its test.
 
 pub mod agent;
 pub mod disk;
+pub mod guest;
 pub mod oracle;
 pub mod pattern;
 pub mod tool;

@@ -2,8 +2,10 @@
 
 use std::env;
 use std::ffi::OsStr;
+use std::io::Write;
 use std::path::{Path, PathBuf};
-use std::process::{Command, Output};
+use std::process::{Command, Output, Stdio};
+use std::thread;
 
 use anyhow::{Context, Result, bail};
 
@@ -42,6 +44,12 @@ pub const MD5SUM: Tool = Tool::new("md5sum", "coreutils");
 pub const VHDIINFO: Tool = Tool::new("vhdiinfo", "libvhdi-utils");
 /// The system's own Python: the one that sees the module of `python3-libvhdi`.
 pub const PYTHON: Tool = Tool::new("/usr/bin/python3", "python3");
+/// `icat`.
+pub const ICAT: Tool = Tool::new("icat", "sleuthkit");
+/// `ntfscat`.
+pub const NTFSCAT: Tool = Tool::new("ntfscat", "ntfs-3g");
+/// `ntfsfix`.
+pub const NTFSFIX: Tool = Tool::new("ntfsfix", "ntfs-3g");
 /// `setpriv`.
 pub const SETPRIV: Tool = Tool::new("setpriv", "util-linux");
 /// `unshare`.
@@ -102,6 +110,23 @@ pub fn output_of(command: &mut Command) -> Result<Output> {
     command
         .output()
         .with_context(|| format!("can't start {command:?}"))
+}
+
+/// Runs a command to its end with `input` as its standard input, and keeps what it wrote.
+pub fn output_with_input(command: &mut Command, input: &[u8]) -> Result<Output> {
+    command.stdin(Stdio::piped());
+    command.stdout(Stdio::piped()).stderr(Stdio::piped());
+    let mut child = command
+        .spawn()
+        .with_context(|| format!("can't start {command:?}"))?;
+    let stdin = child.stdin.take();
+    thread::scope(|scope| {
+        // A program that wants no more of it says so by its exit code.
+        scope.spawn(move || stdin.map(|mut stdin| drop(stdin.write_all(input))));
+        child
+            .wait_with_output()
+            .with_context(|| format!("waiting for {command:?}"))
+    })
 }
 
 /// Both outputs of a program, for an error message.
