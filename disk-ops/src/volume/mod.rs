@@ -25,7 +25,7 @@ pub use error::VolumeError;
 pub use find::{WindowsInstallation, WindowsSearch, find_windows};
 pub use ntfs::blocker::{BitLockerState, Blocker, VolumeState, survey};
 pub use ntfs::free::FreeMap;
-pub use ntfs::mask::{FreeSpaceMask, MaskError};
+pub use ntfs::mask::{FreeSpaceMask, MaskError, MaskIdentity, MaskedSpace};
 pub use ntfs::meta::{
     DirectoryEntry, FileAttributes, FileId, FileMeta, HardLink, Storage, WindowsTime,
 };

@@ -58,6 +58,16 @@ pub enum Blocker {
         /// What shows it.
         evidence: String,
     },
+    /// A volume cannot be read as far as is needed to know its state.
+    #[error("{} at {at}: the volume is damaged: {problem}", place(partition))]
+    NtfsDamaged {
+        /// The partition's number.
+        partition: Option<u32>,
+        /// Where the volume begins.
+        at: ByteOffset,
+        /// What is wrong with it, and where.
+        problem: String,
+    },
     /// Windows will check the volume at the next start.
     #[error(
         "{} at {at}: the volume is marked as dirty (flags {flags:#06x})",
@@ -88,7 +98,24 @@ impl Blocker {
             Self::BitLocker { .. } => "BitLocker",
             Self::DynamicDisk { .. } | Self::StorageSpaces { .. } => "DynamicDisk",
             Self::Hibernated { .. } => "Hibernated",
-            Self::LogNotClean { .. } | Self::NtfsDirty { .. } => "NtfsDirty",
+            Self::LogNotClean { .. } | Self::NtfsDamaged { .. } | Self::NtfsDirty { .. } => {
+                "NtfsDirty"
+            }
+        }
+    }
+
+    /// What `error` means for the volume in `partition`.
+    pub fn unreadable(partition: &Partition, error: &VolumeError) -> Self {
+        let mut problem = error.to_string();
+        let mut source = std::error::Error::source(error);
+        while let Some(cause) = source {
+            problem.push_str(&format!(": {cause}"));
+            source = cause.source();
+        }
+        Self::NtfsDamaged {
+            partition: Some(partition.number).filter(|number| *number > 0),
+            at: partition.start,
+            problem,
         }
     }
 
@@ -116,7 +143,7 @@ impl Blocker {
                 "Start Windows and shut it down completely with: shutdown /s /t 0; take no copy of \
                  a running machine."
             }
-            Self::NtfsDirty { .. } => {
+            Self::NtfsDamaged { .. } | Self::NtfsDirty { .. } => {
                 "Start Windows, run: chkdsk C: /f, let it restart, and shut down."
             }
             Self::StorageSpaces { .. } => "Move the volumes out of the pool to a basic disk.",
@@ -210,19 +237,10 @@ pub struct Survey {
 /// [`VolumeError::Block`] when the disk cannot be read. A damaged volume is no error: it stands
 /// in [`Survey::unreadable`].
 pub fn survey<D: BlockRead>(disk: &D, table: &PartitionTable) -> Result<Survey, VolumeError> {
-    let mut survey = Survey::default();
-    let dynamic = table.findings.iter().find_map(|finding| match finding {
-        Finding::DynamicDisk { evidence } => Some(evidence.clone()),
-        _ => None,
-    });
-    let of_types = survey_partitions(&table.partitions);
-    let has_dynamic_type = of_types
-        .iter()
-        .any(|found| matches!(found, Blocker::DynamicDisk { .. }));
-    if let Some(evidence) = dynamic.filter(|_| !has_dynamic_type) {
-        survey.blockers.push(Blocker::DynamicDisk { evidence });
-    }
-    survey.blockers.extend(of_types);
+    let mut survey = Survey {
+        blockers: survey_table(table),
+        ..Survey::default()
+    };
     let whole = whole_disk(disk, table);
     for partition in table.partitions.iter().chain(&whole) {
         if partition.end() > disk.size().end() {
@@ -257,7 +275,7 @@ pub fn survey<D: BlockRead>(disk: &D, table: &PartitionTable) -> Result<Survey, 
 }
 
 /// A volume without a table as the partition that it would be.
-fn whole_disk<D: BlockRead>(disk: &D, table: &PartitionTable) -> Option<Partition> {
+pub(super) fn whole_disk<D: BlockRead>(disk: &D, table: &PartitionTable) -> Option<Partition> {
     let content = table.content.clone()?;
     Some(Partition {
         number: 0,
@@ -270,6 +288,22 @@ fn whole_disk<D: BlockRead>(disk: &D, table: &PartitionTable) -> Option<Partitio
         attributes: Attributes::default(),
         content: Some(content),
     })
+}
+
+/// What the table and its partitions show without a look into volumes.
+pub(super) fn survey_table(table: &PartitionTable) -> Vec<Blocker> {
+    let mut blockers = survey_partitions(&table.partitions);
+    let has_dynamic_type = blockers
+        .iter()
+        .any(|found| matches!(found, Blocker::DynamicDisk { .. }));
+    let dynamic = table.findings.iter().find_map(|finding| match finding {
+        Finding::DynamicDisk { evidence } => Some(evidence.clone()),
+        _ => None,
+    });
+    if let Some(evidence) = dynamic.filter(|_| !has_dynamic_type) {
+        blockers.insert(0, Blocker::DynamicDisk { evidence });
+    }
+    blockers
 }
 
 /// What the types and marks of partitions show without a look into them.

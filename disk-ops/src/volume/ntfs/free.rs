@@ -89,11 +89,11 @@ impl<'v, D: BlockRead> FreeMap<'v, D> {
     ///
     /// [`BlockError`] when the bitmap cannot be read.
     pub fn free(&self) -> Result<ByteCount, BlockError> {
-        let mut free = 0;
-        for range in self.ranges() {
-            free += range?.length.0;
-        }
-        Ok(ByteCount(free))
+        let free = self.bitmap.count_free(&self.volume.disk, |_| ())?;
+        // The clusters of a volume fit into its partition.
+        Ok(ByteCount(
+            free * u64::from(self.bitmap.geometry.cluster_size),
+        ))
     }
 }
 
@@ -208,6 +208,22 @@ impl Bitmap {
         Ok((!is_used, first + end as u64))
     }
 
+    /// How many clusters are free. Hands every piece of the bitmap to `see`, in order.
+    pub fn count_free<D: BlockRead + ?Sized>(
+        &self,
+        volume: &D,
+        mut see: impl FnMut(&[u8]),
+    ) -> Result<u64, BlockError> {
+        let mut used = 0;
+        for number in 0..self.usable.div_ceil(CLUSTERS_IN_PIECE) {
+            let piece = self.piece(volume, number)?;
+            see(&piece);
+            let clusters = (self.usable - number * CLUSTERS_IN_PIECE).min(CLUSTERS_IN_PIECE);
+            used += ones(&piece, clusters as usize);
+        }
+        Ok(self.usable - used)
+    }
+
     /// As [`run_at`](Self::run_at), but to the true end of the run.
     fn whole_run_at<D: BlockRead + ?Sized>(
         &self,
@@ -244,6 +260,21 @@ impl Bitmap {
         kept.push_front((number, Arc::clone(&piece)));
         Ok(piece)
     }
+}
+
+/// How many of the first `limit` bits are set.
+fn ones(bits: &[u8], limit: usize) -> u64 {
+    let (words, _) = bits.as_chunks::<8>();
+    let words = &words[..words.len().min(limit / 64)];
+    let whole: u64 = words
+        .iter()
+        .map(|word| u64::from(u64::from_le_bytes(*word).count_ones()))
+        .sum();
+    let left = (64 * words.len()..limit).filter(|at| {
+        bits.get(at / 8)
+            .is_some_and(|byte| byte >> (at % 8) & 1 == 1)
+    });
+    whole + left.count() as u64
 }
 
 /// The value of bit `from`, and the first bit behind it, up to `limit`, that is otherwise.
@@ -297,6 +328,16 @@ mod tests {
             let bit = |at: usize| bytes[at / 8] >> (at % 8) & 1 == 1;
             let end = (from..limit).find(|at| bit(*at) != bit(from)).unwrap_or(limit);
             prop_assert_eq!(same_bits(&bytes, from, limit), (bit(from), end));
+        }
+
+        #[test]
+        fn set_bits_are_counted_up_to_the_limit(
+            bytes in prop::collection::vec(any::<u8>(), 0..40),
+            cut in 0..90_usize,
+        ) {
+            let limit = (bytes.len() * 8).saturating_sub(cut);
+            let set = (0..limit).filter(|at| bytes[at / 8] >> (at % 8) & 1 == 1).count();
+            prop_assert_eq!(ones(&bytes, limit), set as u64);
         }
     }
 }

@@ -7,11 +7,13 @@
 //!
 //! Whoever copies the masked disk copies what is in use, and nothing of what was deleted.
 
+use std::ops::Range;
+
 use super::NtfsVolume;
-use super::blocker::{Blocker, VolumeState, survey_partitions};
+use super::blocker::{Blocker, VolumeState, survey_partitions, survey_table, whole_disk};
 use super::free::Bitmap;
-use crate::block::{BlockError, BlockRead, Extent, ExtentKind, Window, check_range};
-use crate::partition::{ContentKind, Partition};
+use crate::block::{BlockError, BlockRead, Extent, ExtentKind, FileStamp, Window, check_range};
+use crate::partition::{ContentKind, Partition, PartitionTable};
 use crate::units::{ByteCount, ByteOffset, SectorSizes};
 use crate::volume::VolumeError;
 
@@ -27,10 +29,25 @@ pub struct FreeSpaceMask<D> {
 
 #[derive(Debug)]
 struct MaskedVolume {
+    number: u32,
     start: u64,
     end: u64,
     bitmap: Bitmap,
+    has_shadow_copies: bool,
 }
+
+/// How much a mask hides.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub struct MaskedSpace {
+    /// The size of all free clusters.
+    pub bytes: ByteCount,
+    /// What tells this mask from another: BLAKE3 over where the volumes lie and what is free.
+    pub identity: MaskIdentity,
+}
+
+/// Tells whether two masks hide the same.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub struct MaskIdentity(pub [u8; 32]);
 
 /// Why the free space of a disk cannot be left out.
 #[derive(Debug, thiserror::Error)]
@@ -62,6 +79,27 @@ pub enum MaskError {
 }
 
 impl<D: BlockRead> FreeSpaceMask<D> {
+    /// Masks the free clusters of every NTFS volume of `disk`, whose table is `table`. What has no
+    /// NTFS in it is left as it is, and so is a partition that leaves the disk.
+    ///
+    /// # Errors
+    ///
+    /// As for [`new`](Self::new); a dynamic disk, a storage pool and an encrypted volume stand
+    /// against it wherever they are.
+    pub fn of_disk(disk: D, table: &PartitionTable) -> Result<Self, MaskError> {
+        let whole = whole_disk(&disk, table);
+        let partitions = table.partitions.iter().chain(&whole).filter(|partition| {
+            let content = partition.content.as_ref();
+            let is_windows = matches!(
+                content,
+                Some(ContentKind::Ntfs { .. } | ContentKind::BitLocker)
+            );
+            is_windows && partition.end() <= disk.size().end()
+        });
+        let partitions: Vec<Partition> = partitions.cloned().collect();
+        Self::of_partitions(disk, &partitions, survey_table(table))
+    }
+
     /// Masks the free clusters of the NTFS volumes in `partitions` of `disk`.
     ///
     /// # Errors
@@ -81,7 +119,15 @@ impl<D: BlockRead> FreeSpaceMask<D> {
                 });
             }
         }
-        let mut blockers = survey_partitions(partitions);
+        Self::of_partitions(disk, partitions, survey_partitions(partitions))
+    }
+
+    /// As [`new`](Self::new), with `blockers` that were found before.
+    fn of_partitions(
+        disk: D,
+        partitions: &[Partition],
+        mut blockers: Vec<Blocker>,
+    ) -> Result<Self, MaskError> {
         let mut volumes = Vec::new();
         for partition in partitions {
             if partition.content == Some(ContentKind::BitLocker) {
@@ -90,19 +136,12 @@ impl<D: BlockRead> FreeSpaceMask<D> {
                 );
                 continue;
             }
-            let name = format!("partition {}", partition.number);
-            let window = Window::new(&disk, partition.start, partition.length, name)
-                .map_err(VolumeError::from)?;
-            let volume = NtfsVolume::open(window)?;
-            let found = VolumeState::read(&volume)?.blockers(Some(partition));
-            if found.is_empty() {
-                volumes.push(MaskedVolume {
-                    start: partition.start.0,
-                    end: partition.end().0,
-                    bitmap: Bitmap::find(&volume)?,
-                });
+            match masked_volume(&disk, partition) {
+                Ok(Ok(volume)) => volumes.push(volume),
+                Ok(Err(found)) => blockers.extend(found),
+                Err(error @ VolumeError::Block(_)) => return Err(error.into()),
+                Err(error) => blockers.push(Blocker::unreadable(partition, &error)),
             }
-            blockers.extend(found);
         }
         if !blockers.is_empty() {
             return Err(MaskError::Blocked { blockers });
@@ -115,6 +154,45 @@ impl<D: BlockRead> FreeSpaceMask<D> {
             });
         }
         Ok(Self { disk, volumes })
+    }
+
+    /// How much is hidden. Reads every bitmap once.
+    ///
+    /// # Errors
+    ///
+    /// [`BlockError`] when a bitmap cannot be read.
+    pub fn masked(&self) -> Result<MaskedSpace, BlockError> {
+        let mut hasher = blake3::Hasher::new();
+        let mut bytes = 0_u64;
+        for volume in &self.volumes {
+            let cluster_size = u64::from(volume.bitmap.geometry.cluster_size);
+            for number in [volume.start, volume.end, cluster_size] {
+                hasher.update(&number.to_le_bytes());
+            }
+            let window = self.window(volume)?;
+            let free = volume.bitmap.count_free(&window, |piece| {
+                hasher.update(piece);
+            })?;
+            // The clusters of a volume fit into its partition.
+            bytes += free * cluster_size;
+        }
+        Ok(MaskedSpace {
+            bytes: ByteCount(bytes),
+            identity: MaskIdentity(*hasher.finalize().as_bytes()),
+        })
+    }
+
+    /// How many volumes are masked.
+    pub fn volumes(&self) -> usize {
+        self.volumes.len()
+    }
+
+    /// The numbers of the partitions with shadow copies, whose older versions of files live in
+    /// clusters that count as free; 0 for a volume without a table.
+    pub fn shadow_copies(&self) -> impl Iterator<Item = u32> {
+        let volumes = self.volumes.iter();
+        let with = volumes.filter(|volume| volume.has_shadow_copies);
+        with.map(|volume| volume.number)
     }
 
     /// The disk below the mask.
@@ -131,8 +209,7 @@ impl<D: BlockRead> FreeSpaceMask<D> {
         let Some(within) = offset.checked_sub(volume.start) else {
             return Ok((false, volume.start));
         };
-        let size = ByteCount(volume.end - volume.start);
-        let window = Window::new(&self.disk, ByteOffset(volume.start), size, String::new())?;
+        let window = self.window(volume)?;
         let cluster_size = u64::from(volume.bitmap.geometry.cluster_size);
         let (is_free, end) = volume.bitmap.run_at(&window, within / cluster_size)?;
         let end = end
@@ -140,6 +217,53 @@ impl<D: BlockRead> FreeSpaceMask<D> {
             .saturating_add(volume.start);
         Ok((is_free, end.min(volume.end)))
     }
+
+    fn window(&self, volume: &MaskedVolume) -> Result<Window<&D>, BlockError> {
+        let size = ByteCount(volume.end - volume.start);
+        Window::new(&self.disk, ByteOffset(volume.start), size, String::new())
+    }
+
+    /// What is not masked between `start` and `end`, in order; neighbours never touch.
+    fn data_runs(&self, start: u64, end: u64) -> Result<Vec<Range<u64>>, BlockError> {
+        let mut runs: Vec<Range<u64>> = Vec::new();
+        let mut position = start;
+        while position < end {
+            let (is_masked, run_end) = self.run_at(position)?;
+            let run_end = run_end.min(end);
+            match runs.last_mut() {
+                _ if is_masked => {}
+                Some(run) if run.end == position => run.end = run_end,
+                _ => runs.push(position..run_end),
+            }
+            position = run_end;
+        }
+        Ok(runs)
+    }
+}
+
+/// The volume in `partition`, or what stands against believing what is free on it.
+fn masked_volume<D: BlockRead>(
+    disk: &D,
+    partition: &Partition,
+) -> Result<Result<MaskedVolume, Vec<Blocker>>, VolumeError> {
+    let name = match partition.number {
+        0 => disk.name().to_owned(),
+        number => format!("partition {number}"),
+    };
+    let window = Window::new(disk, partition.start, partition.length, name)?;
+    let volume = NtfsVolume::open(window)?;
+    let state = VolumeState::read(&volume)?;
+    let found = state.blockers(Some(partition).filter(|partition| partition.number > 0));
+    if !found.is_empty() {
+        return Ok(Err(found));
+    }
+    Ok(Ok(MaskedVolume {
+        number: partition.number,
+        start: partition.start.0,
+        end: partition.end().0,
+        bitmap: Bitmap::find(&volume)?,
+        has_shadow_copies: state.has_shadow_copies,
+    }))
 }
 
 impl<D: BlockRead> BlockRead for FreeSpaceMask<D> {
@@ -158,26 +282,25 @@ impl<D: BlockRead> BlockRead for FreeSpaceMask<D> {
     fn read_at(&self, offset: ByteOffset, buffer: &mut [u8]) -> Result<(), BlockError> {
         check_range(self, offset, ByteCount(buffer.len() as u64))?;
         let end = offset.0 + buffer.len() as u64;
-        let mut position = offset.0;
-        while position < end {
-            let (is_masked, mut run_end) = self.run_at(position)?;
-            // Runs that were cut where a piece of the bitmap ends are read together.
-            while run_end < end {
-                match self.run_at(run_end)? {
-                    (more, further) if more == is_masked => run_end = further,
-                    _ => break,
-                }
-            }
-            let run_end = run_end.min(end);
-            // Both lie in the buffer.
-            let part = &mut buffer[(position - offset.0) as usize..(run_end - offset.0) as usize];
-            if is_masked {
-                part.fill(0);
-            } else {
-                self.disk.read_at(ByteOffset(position), part)?;
-            }
-            position = run_end;
+        let runs = self.data_runs(offset.0, end)?;
+        // All runs lie in the buffer.
+        let within = |position: u64| (position - offset.0) as usize;
+        let mut left = runs.as_slice();
+        while let [first, ..] = left {
+            let pairs = left.windows(2);
+            let near = pairs.take_while(|pair| pair[1].start - pair[0].end <= SHORT_GAP);
+            let (group, others) = left.split_at(1 + near.count());
+            let last = group.last().unwrap_or(first);
+            let part = &mut buffer[within(first.start)..within(last.end)];
+            self.disk.read_at(ByteOffset(first.start), part)?;
+            left = others;
         }
+        let mut masked_from = 0;
+        for run in &runs {
+            buffer[masked_from..within(run.start)].fill(0);
+            masked_from = within(run.end);
+        }
+        buffer[masked_from..].fill(0);
         Ok(())
     }
 
@@ -197,9 +320,16 @@ impl<D: BlockRead> BlockRead for FreeSpaceMask<D> {
             end: extent.end.min(end),
         })
     }
+
+    fn file_stamp(&self) -> Option<FileStamp> {
+        self.disk.file_stamp()
+    }
 }
 
 fn sentences(blockers: &[Blocker]) -> String {
     let sentences: Vec<String> = blockers.iter().map(Blocker::to_string).collect();
     sentences.join("; ")
 }
+
+/// A gap between clusters in use that is read along with them: to begin another read costs more.
+const SHORT_GAP: u64 = 128 << 10;
