@@ -1,7 +1,7 @@
 //! What has to be kept of an export to go on with it in another process: a small file.
 //!
 //! ```text
-//!  "ce-chkp1" | disk: size, sectors, stamp, samples | options | position | file end
+//!  "ce-chkp2" | disk: size, sectors, stamp, samples, mask | options | position | file end
 //!             | content digest | MD5 state, if hashed | image writer: one bit per block | BLAKE3
 //! ```
 //!
@@ -14,10 +14,11 @@ use digest::common::hazmat::SerializableState;
 
 use super::fingerprint::SourceFingerprint;
 use super::stage::CHUNK;
-use super::{ExportOptions, ImageFormat};
+use super::{ExportOptions, FreeSpace, ImageFormat};
 use crate::block::FileStamp;
 use crate::md5::Md5;
 use crate::units::{BlockSize, ByteCount, ByteOffset};
+use crate::volume::MaskIdentity;
 
 /// An export that can be gone on with.
 #[derive(Clone, Debug, Eq, PartialEq)]
@@ -67,6 +68,11 @@ impl Checkpoint {
         self.md5.is_some()
     }
 
+    /// Whether free space is left out.
+    fn skips_free_space(&self) -> bool {
+        matches!(self.source.free_space, FreeSpace::Skip(_))
+    }
+
     /// The option in which the export that is continued by `options` differs, if it does, and what
     /// it was and is.
     pub(super) fn other_option(
@@ -84,6 +90,11 @@ impl Checkpoint {
             (F::FixedVhd, F::Vhdx(_)) => Some(("format", "VHD".into(), "VHDX".into())),
             _ if self.is_hashed() != options.hash => {
                 Some(("hash", told(self.is_hashed()), told(options.hash)))
+            }
+            _ if self.skips_free_space() != matches!(options.free_space, FreeSpace::Skip(_)) => {
+                let told = |skip| if skip { "skipped" } else { "copied" }.to_owned();
+                let was = self.skips_free_space();
+                Some(("free space", told(was), told(!was)))
             }
             _ => None,
         }
@@ -106,6 +117,13 @@ impl Checkpoint {
             }
         }
         bytes.extend(source.samples);
+        match source.free_space {
+            FreeSpace::Copy => bytes.push(0),
+            FreeSpace::Skip(MaskIdentity(identity)) => {
+                bytes.push(1);
+                bytes.extend(identity);
+            }
+        }
         let block_size = match self.format {
             ImageFormat::Vhdx(size) => size.bytes(),
             ImageFormat::FixedVhd => 0,
@@ -248,6 +266,10 @@ impl Fields<'_> {
                 false => None,
             },
             samples: self.take()?,
+            free_space: match self.is_there("free space")? {
+                true => FreeSpace::Skip(MaskIdentity(self.take()?)),
+                false => FreeSpace::Copy,
+            },
         })
     }
 }
@@ -257,7 +279,7 @@ impl Fields<'_> {
 pub const LONGEST_CHECKPOINT: usize = (8 << 20) + (64 << 10);
 
 /// Ends in the version of the layout.
-const SIGNATURE: [u8; 8] = *b"ce-chkp1";
+const SIGNATURE: [u8; 8] = *b"ce-chkp2";
 
 /// State, count and begun block of [`Md5`].
 const MD5_LENGTH: usize = 24 + 64;
@@ -274,6 +296,7 @@ mod tests {
             size in 1u64..1 << 46,
             stamp in any::<Option<(u64, i64, u32)>>(),
             samples in any::<[u8; 32]>(),
+            masked in any::<Option<[u8; 32]>>(),
             format in prop_oneof![
                 Just(ImageFormat::FixedVhd),
                 (20u32..29).prop_map(|log| ImageFormat::Vhdx(BlockSize::from_bytes(1 << log).unwrap())),
@@ -294,6 +317,9 @@ mod tests {
                         inode, modified_seconds, modified_nanoseconds,
                     }),
                     samples,
+                    free_space: masked.map_or(FreeSpace::Copy, |identity| {
+                        FreeSpace::Skip(MaskIdentity(identity))
+                    }),
                 },
                 format,
                 position: ByteOffset(at.index(chunks as usize) as u64 * CHUNK as u64),

@@ -5,6 +5,7 @@
 //! which file it is and when it was last written to. A disk that was changed between the samples
 //! and has no time stamp passes: the caller compares what was written last as well.
 
+use super::FreeSpace;
 use crate::block::{BlockError, BlockRead, FileStamp};
 use crate::units::{ByteCount, ByteOffset};
 
@@ -18,11 +19,13 @@ pub(super) struct SourceFingerprint {
     pub(super) file: Option<FileStamp>,
     /// BLAKE3 over both ends and the samples.
     pub(super) samples: [u8; 32],
+    /// What is left out of it, down to the last cluster.
+    pub(super) free_space: FreeSpace,
 }
 
 impl SourceFingerprint {
     /// Reads at most 6 MiB of `source`.
-    pub(super) fn take(source: &dyn BlockRead) -> Result<Self, BlockError> {
+    pub(super) fn take(source: &dyn BlockRead, free_space: FreeSpace) -> Result<Self, BlockError> {
         let size = source.size().0;
         let mut hasher = blake3::Hasher::new();
         let mut buffer = vec![0; END as usize];
@@ -48,6 +51,7 @@ impl SourceFingerprint {
             physical_sector: sectors.physical.bytes(),
             file: source.file_stamp(),
             samples: *hasher.finalize().as_bytes(),
+            free_space,
         })
     }
 
@@ -64,6 +68,9 @@ impl SourceFingerprint {
                 "its sectors had {logical} bytes ({physical} on the medium), now {now_logical} \
                  ({now_physical})"
             ));
+        }
+        if self.free_space != now.free_space {
+            return Some("other clusters of it are free".into());
         }
         if self.samples != now.samples {
             return Some("its content is not what it was".into());
@@ -91,6 +98,7 @@ mod tests {
     use super::*;
     use crate::block::MemoryDisk;
     use crate::units::{SectorSize, SectorSizes};
+    use crate::volume::MaskIdentity;
 
     fn disk(size: u64, at: u64) -> MemoryDisk {
         let mut disk = MemoryDisk::new(ByteCount(size), SectorSizes::B512);
@@ -99,7 +107,7 @@ mod tests {
     }
 
     fn taken(disk: &MemoryDisk) -> SourceFingerprint {
-        SourceFingerprint::take(disk).unwrap()
+        SourceFingerprint::take(disk, FreeSpace::Copy).unwrap()
     }
 
     #[test]
@@ -123,6 +131,17 @@ mod tests {
         let large = disk(1 << 46, 0);
         taken(&large);
         assert!(large.read_counts().bytes <= 6 << 20);
+    }
+
+    #[test]
+    fn a_mask_that_hides_something_else_is_told_apart() {
+        let masked = |identity| SourceFingerprint {
+            free_space: FreeSpace::Skip(MaskIdentity([identity; 32])),
+            ..taken(&disk(1 << 20, 0))
+        };
+        assert_eq!(masked(1).difference(&masked(1)), None);
+        let told = masked(1).difference(&masked(2)).unwrap();
+        assert!(told.contains("clusters"), "{told}");
     }
 
     #[test]

@@ -35,6 +35,7 @@ use crate::md5::Md5;
 use crate::progress::Progress;
 use crate::sink::ByteSink;
 use crate::units::{ByteCount, ByteOffset};
+use crate::volume::MaskIdentity;
 
 mod checkpoint;
 mod error;
@@ -66,6 +67,18 @@ pub enum ImageFormat {
     FixedVhd,
 }
 
+/// What becomes of the free space of file systems. To leave it out is the work of the disk that is
+/// exported, a [`FreeSpaceMask`](crate::volume::FreeSpaceMask): here it is what a resume has to
+/// have in common with the export that was cut.
+#[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
+pub enum FreeSpace {
+    /// It is copied like everything else.
+    #[default]
+    Copy,
+    /// It is zeros in the image, as this mask has it.
+    Skip(MaskIdentity),
+}
+
 /// How a disk is exported.
 #[derive(Clone, Copy, Debug)]
 pub struct ExportOptions {
@@ -73,6 +86,8 @@ pub struct ExportOptions {
     pub format: ImageFormat,
     /// Whether to compute the MD5 of the disk's content.
     pub hash: bool,
+    /// What the disk that is exported does with its free space.
+    pub free_space: FreeSpace,
     /// How often the state is saved in the sink, for a resume; never if not said.
     pub checkpoints: Option<CheckpointInterval>,
 }
@@ -171,7 +186,7 @@ impl<'s> Export<'s> {
     ) -> Result<Self, ExportError> {
         let image = Image::new(source, options.format)?;
         let fingerprint = match options.checkpoints {
-            Some(_) => Some(SourceFingerprint::take(source)?),
+            Some(_) => Some(SourceFingerprint::take(source, options.free_space)?),
             None => None,
         };
         Ok(Self {
@@ -196,7 +211,7 @@ impl<'s> Export<'s> {
         mut sink: Box<dyn ByteSink>,
         options: ExportOptions,
     ) -> Result<Self, ExportError> {
-        let fingerprint = SourceFingerprint::take(source)?;
+        let fingerprint = SourceFingerprint::take(source, options.free_space)?;
         let (checkpoint, image) = resume::load(source, &fingerprint, sink.as_mut(), &options)?;
         let position = checkpoint.position;
         let md5 = match checkpoint.md5.map(|saved| saved.restore()) {

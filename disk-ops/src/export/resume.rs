@@ -1,7 +1,7 @@
 //! Taking up an export that was cut: what is checked before anything that was kept is trusted.
 //!
 //! ```text
-//!  checkpoint --> same disk? --> same options? --> a possible state?
+//!  checkpoint --> same options? --> same disk? --> a possible state?
 //!                                                        |
 //!                       tail of the file = disk? --> file cut to the checkpoint --> go on
 //! ```
@@ -37,15 +37,16 @@ pub(super) fn load(
     };
     let checkpoint =
         Checkpoint::parse(&state).map_err(|error| refused(sink.name(), error.into()))?;
+    // Options first: a disk without its free space looks like another disk.
+    if let Some((option, was, now)) = checkpoint.other_option(options) {
+        let differ = ResumeError::OptionsDiffer { option, was, now };
+        return Err(refused(sink.name(), differ));
+    }
     if let Some(difference) = checkpoint.source.difference(fingerprint) {
         return Err(refused(
             sink.name(),
             ResumeError::SourceChanged { difference },
         ));
-    }
-    if let Some((option, was, now)) = checkpoint.other_option(options) {
-        let differ = ResumeError::OptionsDiffer { option, was, now };
-        return Err(refused(sink.name(), differ));
     }
     let mut image = Image::new(source, options.format)?;
     image

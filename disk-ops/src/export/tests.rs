@@ -205,6 +205,7 @@ fn export_to(
     let options = ExportOptions {
         format,
         hash,
+        free_space: FreeSpace::Copy,
         checkpoints: None,
     };
     let (cancel, progress) = (Cancel::default(), Progress::default());
@@ -385,6 +386,7 @@ fn a_cancel_is_noticed_at_any_moment() {
         let options = ExportOptions {
             format: vhdx(2),
             hash: true,
+            free_space: FreeSpace::Copy,
             checkpoints: None,
         };
         let result = export(&source, shelf.sink(), &options, &cancel, &progress);
@@ -422,6 +424,7 @@ fn resumable(format: ImageFormat, hash: bool) -> ExportOptions {
     ExportOptions {
         format,
         hash,
+        free_space: FreeSpace::Copy,
         checkpoints: Some(OFTEN),
     }
 }
@@ -668,6 +671,7 @@ fn an_empty_disk_has_few_checkpoints() {
     let options = ExportOptions {
         format: vhdx(32),
         hash: false,
+        free_space: FreeSpace::Copy,
         checkpoints: Some(CheckpointInterval::default()),
     };
     export(
