@@ -107,6 +107,10 @@ pub struct ExportArgs {
     #[arg(long, value_enum, default_value_t = Format::Vhdx)]
     pub format: Format,
 
+    /// What becomes of the free space of NTFS volumes
+    #[arg(long, value_enum, default_value_t = FreeSpace::Copy)]
+    pub free_space: FreeSpace,
+
     /// Size of a VHDX payload block, a power of two from 1M to 256M; PVS likes 32M [default: 2M]
     #[arg(long, value_name = "SIZE", value_parser = block_size)]
     pub block_size: Option<BlockSize>,
@@ -226,6 +230,16 @@ pub enum Format {
     Vhdx,
     /// Fixed VHD, its size rounded up to a whole MiB (what Azure takes)
     Vhd,
+}
+
+/// What becomes of free space.
+#[derive(Clone, Copy, Debug, Eq, PartialEq, ValueEnum)]
+pub enum FreeSpace {
+    /// It is copied: the image is the disk, byte for byte
+    Copy,
+    /// It is left out: zeros in the image, and nothing of deleted files. Only volumes that Windows
+    /// shut down cleanly, without BitLocker
+    Skip,
 }
 
 /// `hash`.

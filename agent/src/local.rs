@@ -13,7 +13,9 @@ use ce_disk::sink::smb::SmbLocation;
 use signal_hook::consts::{SIGINT, SIGTERM};
 use zeroize::Zeroizing;
 
-use crate::cli::{DiskArgs, ExportArgs, Format, JobCommand, OutputOptions, RunArgs, SmbArgs};
+use crate::cli::{
+    DiskArgs, ExportArgs, Format, FreeSpace, JobCommand, OutputOptions, RunArgs, SmbArgs,
+};
 use crate::console::Console;
 use crate::job::{
     Artifacts, Destination, DiskSpec, ErrorCode, ExportSpec, Job, JobError, JobSpec,
@@ -28,7 +30,7 @@ pub(crate) fn run(command: &JobCommand, output: OutputOptions) -> u8 {
         Err(error) => refused(operation_of(command), error),
     };
     console.finished(&job);
-    job.error.map_or(0, |error| error.code.exit_code())
+    job.error.map_or(0, |error| error.exit_code())
 }
 
 fn worded(command: &JobCommand) -> Result<JobSpec, JobError> {
@@ -76,6 +78,7 @@ fn export_spec(args: &ExportArgs) -> Result<ExportSpec, JobError> {
         destination: destination(args)?,
         format,
         hash: args.hash,
+        skip_free_space: args.free_space == FreeSpace::Skip,
         overwrite: args.image.overwrite,
         resume: args.image.resume,
         verify: args.image.verify,

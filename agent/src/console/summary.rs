@@ -37,6 +37,13 @@ fn exported(found: &Artifacts) -> String {
             format!("{}, for a disk of {}", ByteCount(file), ByteCount(disk)),
         );
     }
+    if let Some(skipped) = found.skipped_bytes {
+        let skipped = ByteCount(skipped);
+        line(
+            "free",
+            format!("{skipped:#} of free clusters are zeros in the image"),
+        );
+    }
     if let Some(md5) = &found.md5_hash {
         line("md5", md5.clone());
     }

@@ -15,6 +15,22 @@ pub struct JobError {
     /// What to do about it.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub hint: Option<String>,
+    /// Everything that stands against the job, if that is why it was refused; the first of them
+    /// gives the error its code.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub blockers: Vec<FoundBlocker>,
+}
+
+/// Something that has to be settled, usually inside the Windows of the disk, before a job can run.
+#[derive(Clone, Debug, Eq, PartialEq, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct FoundBlocker {
+    /// What kind of blocker it is; stable.
+    pub code: ErrorCode,
+    /// What was found, and where.
+    pub message: String,
+    /// The one thing to do about it.
+    pub way_out: String,
 }
 
 impl JobError {
@@ -24,6 +40,32 @@ impl JobError {
             code,
             message: message.into(),
             hint: None,
+            blockers: Vec::new(),
+        }
+    }
+
+    /// A job that is refused for all of `blockers`; `None` if there are none.
+    pub fn refused(blockers: Vec<FoundBlocker>) -> Option<Self> {
+        let messages: Vec<&str> = blockers.iter().map(|found| &*found.message).collect();
+        let mut ways_out: Vec<&str> = Vec::new();
+        for found in &blockers {
+            if !ways_out.contains(&&*found.way_out) {
+                ways_out.push(&found.way_out);
+            }
+        }
+        let code = blockers.first()?.code;
+        let refused = Self::new(code, messages.join("; ")).with_hint(ways_out.join(" "));
+        Some(Self {
+            blockers,
+            ..refused
+        })
+    }
+
+    /// The exit code of a command that failed so: 3 if it was refused before anything was done.
+    pub fn exit_code(&self) -> u8 {
+        match self.blockers.is_empty() {
+            true => self.code.exit_code(),
+            false => REFUSED,
         }
     }
 
@@ -64,6 +106,8 @@ impl Error for JobError {}
 #[derive(Clone, Copy, Debug, Eq, PartialEq, Serialize)]
 #[non_exhaustive]
 pub enum ErrorCode {
+    /// A volume is encrypted by BitLocker, or about to be.
+    BitLocker,
     /// The job was cancelled.
     Cancelled,
     /// The disk is in use.
@@ -74,6 +118,10 @@ pub enum ErrorCode {
     DiskNotFound,
     /// The disk could not be read.
     DiskReadFailed,
+    /// The disk is a dynamic one, or a member of a storage pool.
+    DynamicDisk,
+    /// Windows is hibernated, or was shut down with Fast Startup.
+    Hibernated,
     /// A registry hive that can't be read, or not changed.
     HiveCorrupt,
     /// A hive that was not closed, and whose logs can't bring it up to date.
@@ -82,12 +130,26 @@ pub enum ErrorCode {
     Internal,
     /// A field is missing, unknown, or contradicts another.
     InvalidRequest,
+    /// There are several installations of Windows on the disk.
+    MultipleWindows,
+    /// There is too little room on the volume for what has to be written to it.
+    NoSpaceOnVolume,
+    /// There is no installation of Windows on the disk.
+    NoWindows,
+    /// The target starts by UEFI, and the disk does not.
+    NotUefi,
+    /// An NTFS volume is marked as dirty, its log is not clean, or it is damaged.
+    NtfsDirty,
     /// The output is there already.
     OutputExists,
     /// The output could not be written.
     OutputFailed,
     /// The destination is full.
     OutputNoSpace,
+    /// Windows has something left to do at its next start.
+    PendingReboot,
+    /// The target software of Provisioning Services is installed.
+    PvsTargetPresent,
     /// What an earlier export left can't be gone on with.
     ResumeRefused,
     /// The user may not write to the share, or not enter it.
@@ -104,6 +166,8 @@ pub enum ErrorCode {
     SmbUnreachable,
     /// The job took longer than it was given.
     Timeout,
+    /// A Windows that is too old.
+    UnsupportedWindows,
     /// The image, read back, is not what was written.
     VerifyFailed,
 }
@@ -115,7 +179,53 @@ impl ErrorCode {
             Self::InvalidRequest => 2,
             Self::VerifyFailed => 4,
             Self::Cancelled => 130,
+            Self::BitLocker
+            | Self::DynamicDisk
+            | Self::Hibernated
+            | Self::MultipleWindows
+            | Self::NoSpaceOnVolume
+            | Self::NoWindows
+            | Self::NotUefi
+            | Self::NtfsDirty
+            | Self::PendingReboot
+            | Self::PvsTargetPresent
+            | Self::UnsupportedWindows => REFUSED,
             _ => 1,
         }
+    }
+}
+
+/// The exit code of a command that was refused, the disk untouched.
+const REFUSED: u8 = 3;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn found(code: ErrorCode, message: &str, way_out: &str) -> FoundBlocker {
+        FoundBlocker {
+            code,
+            message: message.into(),
+            way_out: way_out.into(),
+        }
+    }
+
+    #[test]
+    fn a_refusal_tells_all_blockers_and_each_way_out_once() {
+        assert_eq!(JobError::refused(Vec::new()), None);
+        let refused = JobError::refused(vec![
+            found(ErrorCode::HiveCorrupt, "a", "mend it."),
+            found(ErrorCode::NtfsDirty, "b", "start it."),
+            found(ErrorCode::NtfsDirty, "c", "start it."),
+        ]);
+        let refused = refused.unwrap();
+        assert_eq!(refused.to_string(), "a; b; c");
+        assert_eq!(refused.hint.as_deref(), Some("mend it. start it."));
+        // Alone it would be a failure.
+        assert_eq!(
+            (refused.code, refused.exit_code()),
+            (ErrorCode::HiveCorrupt, 3)
+        );
+        assert_eq!(refused.blockers.len(), 3);
     }
 }

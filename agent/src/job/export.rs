@@ -2,15 +2,18 @@
 
 use std::fs;
 use std::path::Path;
+use std::time::Instant;
 
 use ce_disk::block::{self, BlockRead};
-use ce_disk::export::{Export, ExportError, ExportReport, ResumeError};
+use ce_disk::export::{Export, ExportError, ExportReport, FreeSpace, ResumeError};
+use ce_disk::partition::PartitionTable;
 use ce_disk::sink::{FileSink, SinkOptions};
-use ce_disk::units::ByteOffset;
+use ce_disk::units::{ByteCount, ByteOffset};
+use ce_disk::volume::FreeSpaceMask;
 
 use super::destination::Destination;
 use super::execute::Watch;
-use super::failure::{export_failed, sink_failed};
+use super::failure::{export_failed, mask_failed, read_failed, sink_failed};
 use super::spec::{ExportSpec, JobSpec};
 use super::{Artifacts, JobError, share};
 
@@ -25,9 +28,40 @@ impl Notes<'_> {
         self.warnings.push(warning);
     }
 
+    /// What a mask hides and keeps, and how long it took to find out.
+    fn masked<D: BlockRead>(
+        &mut self,
+        mask: &FreeSpaceMask<D>,
+        skipped: ByteCount,
+        since: Instant,
+    ) {
+        self.artifacts.skipped_bytes = Some(skipped.0);
+        self.artifacts.took("freeSpace", since.elapsed());
+        if mask.volumes() == 0 {
+            self.warn("there is no NTFS volume on the disk: no free space was skipped".into());
+        }
+        for partition in mask.shadow_copies() {
+            let volume = match partition {
+                0 => "the volume".to_owned(),
+                number => format!("partition {number}"),
+            };
+            self.warn(format!(
+                "{volume} has shadow copies: restore points and previous versions keep content in \
+                 clusters that count as free, and are not usable in the image"
+            ));
+        }
+    }
+
     pub(super) fn resumed_from(&mut self, position: ByteOffset) {
         self.artifacts.resumed_from_bytes = Some(position.0);
     }
+}
+
+/// What an export reads: a disk, and what it does with its free space.
+#[derive(Clone, Copy)]
+pub(super) struct Source<'d> {
+    pub(super) disk: &'d dyn BlockRead,
+    pub(super) free_space: FreeSpace,
 }
 
 /// Writes the disk as an image.
@@ -43,12 +77,29 @@ pub(super) fn export_disk(
         artifacts,
         warnings,
     };
-    let report = match &spec.destination {
-        Destination::File(output) => {
-            refuse_output_on_input(&job.disk.path, output)?;
-            export_to_file(disk, spec, output, watch, &mut notes)?
+    if let Destination::File(output) = &spec.destination {
+        refuse_output_on_input(&job.disk.path, output)?;
+    }
+    let mask;
+    let source = if spec.skip_free_space {
+        let started = Instant::now();
+        let table = PartitionTable::read(disk).map_err(|error| read_failed(&error))?;
+        mask = FreeSpaceMask::of_disk(disk, &table).map_err(mask_failed)?;
+        let masked = mask.masked().map_err(|error| read_failed(&error))?;
+        notes.masked(&mask, masked.bytes, started);
+        Source {
+            disk: &mask,
+            free_space: FreeSpace::Skip(masked.identity),
         }
-        Destination::Share(share) => share::export(disk, spec, share, watch, &mut notes)?,
+    } else {
+        Source {
+            disk,
+            free_space: FreeSpace::Copy,
+        }
+    };
+    let report = match &spec.destination {
+        Destination::File(output) => export_to_file(source, spec, output, watch, &mut notes)?,
+        Destination::Share(share) => share::export(source, spec, share, watch, &mut notes)?,
     };
     if report.virtual_size != disk.size() {
         warnings.push(format!(
@@ -63,13 +114,13 @@ pub(super) fn export_disk(
     artifacts.output_image = Some(spec.destination.to_string());
     artifacts.virtual_size_bytes = Some(report.virtual_size.0);
     artifacts.file_size_bytes = Some(report.file_size.0);
-    artifacts.free_space = Some("copy");
+    artifacts.free_space = Some(if spec.skip_free_space { "skip" } else { "copy" });
     artifacts.verified = spec.verify.then_some(true);
     Ok(())
 }
 
 fn export_to_file(
-    disk: &dyn BlockRead,
+    source: Source<'_>,
     spec: &ExportSpec,
     output: &Path,
     watch: &Watch,
@@ -77,7 +128,7 @@ fn export_to_file(
 ) -> Result<ExportReport, JobError> {
     let failed = |error: ExportError| export_failed(&error);
     let cancel = &watch.cancel;
-    let export = open_file(disk, spec, output, notes)?;
+    let export = open_file(source, spec, output, notes)?;
     let mut written = export.run(cancel, &watch.progress).map_err(failed)?;
     if spec.verify {
         written = written
@@ -89,14 +140,14 @@ fn export_to_file(
 
 /// The partial file of an earlier run, if it is to be gone on with, or a new one.
 fn open_file<'d>(
-    disk: &'d dyn BlockRead,
+    Source { disk, free_space }: Source<'d>,
     spec: &ExportSpec,
     output: &Path,
     notes: &mut Notes<'_>,
 ) -> Result<Export<'d>, JobError> {
     // A checkpoint is durable only with a flush of the disk, so they are taken where they are
     // wanted.
-    let options = spec.options(spec.resume);
+    let options = spec.options(free_space, spec.resume);
     let sink_options = SinkOptions {
         overwrite: spec.overwrite,
         keep_partial: spec.resume,

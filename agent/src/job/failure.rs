@@ -4,7 +4,9 @@ use ce_disk::block::{BlockError, OpenError};
 use ce_disk::export::ExportError;
 use ce_disk::sink::SinkError;
 use ce_disk::sink::smb::{SmbError, SmbErrorCode};
+use ce_disk::volume::{Blocker, MaskError, VolumeError};
 
+use super::error::FoundBlocker;
 use super::{ErrorCode, JobError};
 
 pub(super) fn open_failed(error: &OpenError) -> JobError {
@@ -39,6 +41,34 @@ pub(super) fn export_failed(error: &ExportError) -> JobError {
         ExportError::Read(source) => read_failed(source),
         ExportError::Write(source) => sink_failed(source),
         _ => JobError::from_chain(ErrorCode::Internal, error),
+    }
+}
+
+/// Why free space cannot be left out.
+pub(super) fn mask_failed(error: MaskError) -> JobError {
+    match error {
+        MaskError::Blocked { blockers } => {
+            JobError::refused(blockers.iter().map(blocker).collect())
+                .unwrap_or_else(|| JobError::new(ErrorCode::Internal, "refused without a reason"))
+        }
+        MaskError::Volume(VolumeError::Block(error)) => read_failed(&error),
+        error => JobError::from_chain(ErrorCode::DiskInvalid, &error)
+            .with_hint("export it with --free-space copy"),
+    }
+}
+
+/// A blocker of a volume in the words of a job.
+pub(super) fn blocker(found: &Blocker) -> FoundBlocker {
+    FoundBlocker {
+        code: match found.code() {
+            "BitLocker" => ErrorCode::BitLocker,
+            "DynamicDisk" => ErrorCode::DynamicDisk,
+            "Hibernated" => ErrorCode::Hibernated,
+            "NtfsDirty" => ErrorCode::NtfsDirty,
+            _ => ErrorCode::Internal,
+        },
+        message: found.to_string(),
+        way_out: found.way_out().to_owned(),
     }
 }
 

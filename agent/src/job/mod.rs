@@ -22,7 +22,7 @@ mod share;
 mod spec;
 
 pub use destination::{Destination, Share, ShareAccess, guard_secrets, read_credentials};
-pub use error::{ErrorCode, JobError};
+pub use error::{ErrorCode, FoundBlocker, JobError};
 pub(crate) use execute::percent;
 pub use execute::{Watch, execute};
 pub use inspection::{InspectedFinding, InspectedGap, InspectedPartition, Inspection};

@@ -221,12 +221,6 @@ impl Request {
             OutputFormat::Vhdx => ("vhdx", ImageFormat::Vhdx(Default::default())),
             OutputFormat::Vhd => ("vhd", ImageFormat::FixedVhd),
         };
-        if self.free_space == Some(FreeSpace::Skip) {
-            self.problem(
-                "freeSpace",
-                "this version of ce-agent can only `copy` free space",
-            );
-        }
         let location = self.checked_location();
         let name = self.checked_file_name();
         let (location, name) = (location?, format!("{}.{extension}", name?));
@@ -238,6 +232,7 @@ impl Request {
             destination,
             format,
             hash: self.hash_disk.unwrap_or(false),
+            skip_free_space: self.free_space == Some(FreeSpace::Skip),
             overwrite: local.overwrite,
             resume: local.resume,
             verify: local.verify,
@@ -336,6 +331,7 @@ impl Request {
             "outputImageFilename",
             "outputFormat",
             "hashDisk",
+            "freeSpace",
         ] {
             if self.given.contains(&field) {
                 self.problem(field, "has no meaning for `inspect`");

@@ -69,9 +69,12 @@ pub struct Artifacts {
     /// Whether the image was read back and found to be what was written, if that was asked for.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub verified: Option<bool>,
-    /// What was done with the free space of file systems: `copy`.
+    /// What was done with the free space of file systems: `copy` or `skip`.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub free_space: Option<&'static str>,
+    /// How many bytes of free clusters were left out, if they were to be.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub skipped_bytes: Option<u64>,
     /// What is on the disk.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub disk: Option<Inspection>,

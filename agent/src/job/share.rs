@@ -20,7 +20,6 @@
 
 use std::time::{Duration, Instant};
 
-use ce_disk::block::BlockRead;
 use ce_disk::export::{Export, ExportError, ExportReport, ResumeError, smallest_file_size};
 use ce_disk::sink::smb::{SmbError, SmbErrorKind, SmbShare, SmbSink};
 use ce_disk::sink::{SinkError, SinkOptions};
@@ -31,20 +30,20 @@ use super::JobError;
 use super::backoff::{Backoff, wait};
 use super::destination::Share;
 use super::execute::Watch;
-use super::export::Notes;
+use super::export::{Notes, Source};
 use super::failure::{cancelled, export_failed, smb_failed};
 use super::spec::ExportSpec;
 
-/// Exports `disk` to `share`.
+/// Exports `source` to `share`.
 pub(super) fn export(
-    disk: &dyn BlockRead,
+    source: Source<'_>,
     spec: &ExportSpec,
     share: &Share,
     watch: &Watch,
     notes: &mut Notes<'_>,
 ) -> Result<ExportReport, JobError> {
     let mut attempts = Attempts {
-        disk,
+        source,
         spec,
         share,
         watch,
@@ -67,7 +66,7 @@ pub(super) fn export(
 
 /// An export and its attempts.
 struct Attempts<'j, 'n> {
-    disk: &'j dyn BlockRead,
+    source: Source<'j>,
     spec: &'j ExportSpec,
     share: &'j Share,
     watch: &'j Watch,
@@ -137,8 +136,8 @@ impl<'j> Attempts<'j, '_> {
 
     /// The partial image as it is to be gone on with, or a new one.
     fn open(&mut self, share: SmbShare) -> Result<Export<'j>, Setback> {
-        let disk = self.disk;
-        let options = self.spec.options(true);
+        let disk = self.source.disk;
+        let options = self.spec.options(self.source.free_space, true);
         let sink_options = SinkOptions {
             overwrite: self.spec.overwrite,
             keep_partial: self.spec.resume,

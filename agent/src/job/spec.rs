@@ -3,7 +3,7 @@
 use std::path::PathBuf;
 use std::time::Duration;
 
-use ce_disk::export::{CheckpointInterval, ExportOptions, ImageFormat};
+use ce_disk::export::{CheckpointInterval, ExportOptions, FreeSpace, ImageFormat};
 use ce_disk::units::{ByteCount, SectorSize};
 use uuid::Uuid;
 
@@ -82,6 +82,8 @@ pub struct ExportSpec {
     pub format: ImageFormat,
     /// Whether to compute the MD5.
     pub hash: bool,
+    /// Whether the free space of NTFS volumes is left out: zeros in the image.
+    pub skip_free_space: bool,
     /// Whether an existing image may be replaced.
     pub overwrite: bool,
     /// Whether to go on with what an earlier run left, and to leave what a later one can go on
@@ -94,8 +96,8 @@ pub struct ExportSpec {
 }
 
 impl ExportSpec {
-    /// How it is to be written.
-    pub(super) fn options(&self, checkpoints: bool) -> ExportOptions {
+    /// How it is to be written, from a disk that does this with its free space.
+    pub(super) fn options(&self, free_space: FreeSpace, checkpoints: bool) -> ExportOptions {
         let usual = CheckpointInterval::default();
         let interval = CheckpointInterval {
             data: self.checkpoint_every.unwrap_or(usual.data),
@@ -104,6 +106,7 @@ impl ExportSpec {
         ExportOptions {
             format: self.format,
             hash: self.hash,
+            free_space,
             checkpoints: checkpoints.then_some(interval),
         }
     }
