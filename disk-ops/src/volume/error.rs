@@ -73,6 +73,14 @@ pub enum VolumeError {
         /// The path.
         file: String,
     },
+    /// The volume is none of FAT, or of a geometry that FAT cannot have.
+    #[error("{volume}: the boot sector is not one of FAT: {problem}")]
+    NotFat {
+        /// The volume's name.
+        volume: String,
+        /// What was found.
+        problem: String,
+    },
     /// There is no such file or folder.
     #[error("{file}: no such file or folder on {volume}")]
     NotFound {

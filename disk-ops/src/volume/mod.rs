@@ -9,6 +9,8 @@
 //!      |        +--> state      dirty, hibernated, BitLocker ...: the blockers, all at once
 //!      |        +--> FreeMap    free clusters, streamed from $Bitmap
 //!      |                 |
+//!      +--> fat::FatVolume      the EFI system partition
+//!      |                 |
 //!      +-----------------+--> FreeSpaceMask   the disk with its free clusters as zeros
 //! ```
 //!
@@ -16,13 +18,17 @@
 //! is allocated for them, loops end, and what is wrong is an error with its position.
 
 pub mod error;
+pub mod fat;
 pub mod find;
+pub mod memory;
 pub mod ntfs;
 pub mod path;
 pub mod windows;
 
 pub use error::VolumeError;
+pub use fat::FatVolume;
 pub use find::{WindowsInstallation, WindowsSearch, find_windows};
+pub use memory::MemoryVolume;
 pub use ntfs::blocker::{BitLockerState, Blocker, VolumeState, survey};
 pub use ntfs::free::FreeMap;
 pub use ntfs::mask::{FreeSpaceMask, MaskError, MaskIdentity, MaskedSpace};

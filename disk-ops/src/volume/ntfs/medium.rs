@@ -10,7 +10,7 @@ use crate::block::{BlockError, BlockRead};
 use crate::units::{ByteCount, ByteOffset};
 
 /// A disk with a position, for one question to the parser.
-pub(super) struct Medium<'d, D: ?Sized> {
+pub(in crate::volume) struct Medium<'d, D: ?Sized> {
     disk: &'d D,
     position: u64,
     allowance: u64,

@@ -37,7 +37,7 @@ mod index;
 mod logfile;
 pub mod lznt1;
 pub mod mask;
-mod medium;
+pub(in crate::volume) mod medium;
 pub mod meta;
 mod record;
 pub mod reparse;
