@@ -2,10 +2,21 @@
 //!
 //! The crate sees Windows as files (a `WindowsVolume` of `ce-disk`) and registry hives
 //! (`ce-regf`). It knows no block device and no structure of NTFS.
+//!
+//! ```text
+//!  WindowsVolume --> hives    SYSTEM, SOFTWARE ... with their logs applied, in memory
+//!                      |
+//!                      +----> inspect     what this Windows is and what is installed in it
+//!                      |         |
+//!                      +---------+------> preflight   what stands against changing it
+//! ```
 #![forbid(unsafe_code)]
 
 pub mod catalog;
+pub mod hives;
+pub mod inspect;
 pub mod platform;
+pub mod preflight;
 
 pub use catalog::{Catalog, CatalogError};
 pub use platform::{Platform, UnknownPlatform};
