@@ -13,8 +13,36 @@ use serde_json::json;
 use crate::cli::OutputOptions;
 use crate::job::{Job, JobSpec, Watch, percent};
 
+mod columns;
+mod disk_map;
 mod inspection;
 mod summary;
+mod windows;
+
+/// Whether headings stand out.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+enum Style {
+    Bold,
+    Plain,
+}
+
+impl Style {
+    /// Bold on a terminal, unless its user wants none of that (no-color.org).
+    fn of(stream: &impl IsTerminal) -> Self {
+        let is_wanted = std::env::var_os("NO_COLOR").is_none_or(|value| value.is_empty());
+        match stream.is_terminal() && is_wanted {
+            true => Self::Bold,
+            false => Self::Plain,
+        }
+    }
+
+    fn heading(self, text: &str) -> String {
+        match self {
+            Self::Bold => format!("\u{1b}[1m{text}\u{1b}[0m"),
+            Self::Plain => text.to_owned(),
+        }
+    }
+}
 
 /// Where reports go, and how often.
 #[derive(Debug)]
@@ -91,7 +119,9 @@ impl Console {
             return;
         }
         if job.error.is_none() {
-            drop(write!(std::io::stdout(), "{}", summary::of(job)));
+            let mut stdout = std::io::stdout();
+            let text = summary::of(job, Style::of(&stdout));
+            drop(write!(stdout, "{text}"));
         }
         let mut stderr = std::io::stderr();
         for warning in &job.warnings {

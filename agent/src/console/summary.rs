@@ -4,11 +4,11 @@ use std::fmt::Write;
 
 use ce_disk::units::ByteCount;
 
-use super::inspection;
+use super::{Style, inspection};
 use crate::job::{Artifacts, Job};
 
 /// What came of a job, ready to print.
-pub(super) fn of(job: &Job) -> String {
+pub(super) fn of(job: &Job, style: Style) -> String {
     let found = &job.artifacts;
     match job.operation {
         // As `md5sum` prints it, so that scripts can take it apart in the way they know.
@@ -16,7 +16,7 @@ pub(super) fn of(job: &Job) -> String {
         "inspect" => found
             .disk
             .as_ref()
-            .map(inspection::page)
+            .map(|found| inspection::page(found, style))
             .unwrap_or_default(),
         _ => exported(found),
     }

@@ -6,15 +6,15 @@ use std::time::Instant;
 use ce_disk::block::{self, BlockRead, OpenOptions};
 use ce_disk::cancel::Cancel;
 use ce_disk::export;
-use ce_disk::partition::PartitionTable;
 use ce_disk::progress::Progress;
 use ce_disk::units::ByteCount;
 use tracing::{info, warn};
 
 use super::export::export_disk;
-use super::failure::{export_failed, open_failed, read_failed};
+use super::failure::{export_failed, open_failed};
+use super::inspect::inspect_disk;
 use super::spec::{DiskSpec, JobSpec, Work};
-use super::{Artifacts, ErrorCode, Inspection, Job, JobError, Status};
+use super::{Artifacts, ErrorCode, Job, JobError, Status, WindowsSummary};
 
 /// What others see of a job while it runs, and how they stop it.
 #[derive(Debug, Default)]
@@ -118,8 +118,13 @@ fn work(
             artifacts.virtual_size_bytes = Some(disk.size().0);
         }
         Work::Inspect => {
-            let table = PartitionTable::read(disk.as_ref()).map_err(|error| read_failed(&error))?;
-            artifacts.disk = Some(Inspection::new(disk.as_ref(), &table));
+            let inspection = inspect_disk(disk.as_ref(), &spec.disk.path)?;
+            artifacts.windows = inspection.windows.first().map(WindowsSummary::from);
+            artifacts.source_platform = match inspection.windows.as_slice() {
+                [only] => only.source_platform,
+                _ => None,
+            };
+            artifacts.disk = Some(inspection);
             artifacts.virtual_size_bytes = Some(disk.size().0);
         }
     }

@@ -60,15 +60,38 @@ pub(super) fn mask_failed(error: MaskError) -> JobError {
 /// A blocker of a volume in the words of a job.
 pub(super) fn blocker(found: &Blocker) -> FoundBlocker {
     FoundBlocker {
-        code: match found.code() {
-            "BitLocker" => ErrorCode::BitLocker,
-            "DynamicDisk" => ErrorCode::DynamicDisk,
-            "Hibernated" => ErrorCode::Hibernated,
-            "NtfsDirty" => ErrorCode::NtfsDirty,
-            _ => ErrorCode::Internal,
-        },
+        code: code_of(found.code()),
         message: found.to_string(),
         way_out: found.way_out().to_owned(),
+    }
+}
+
+/// A blocker of a Windows in the words of a job.
+pub(super) fn windows_blocker(found: &ce_platform::preflight::Blocker) -> FoundBlocker {
+    FoundBlocker {
+        code: code_of(found.code()),
+        message: found.to_string(),
+        way_out: found.way_out().to_owned(),
+    }
+}
+
+/// The codes that the libraries have for blockers.
+fn code_of(code: &str) -> ErrorCode {
+    match code {
+        "BitLocker" => ErrorCode::BitLocker,
+        "DynamicDisk" => ErrorCode::DynamicDisk,
+        "Hibernated" => ErrorCode::Hibernated,
+        "HiveCorrupt" => ErrorCode::HiveCorrupt,
+        "HiveUnrecoverable" => ErrorCode::HiveUnrecoverable,
+        "MultipleWindows" => ErrorCode::MultipleWindows,
+        "NoSpaceOnVolume" => ErrorCode::NoSpaceOnVolume,
+        "NoWindows" => ErrorCode::NoWindows,
+        "NotUefi" => ErrorCode::NotUefi,
+        "NtfsDirty" => ErrorCode::NtfsDirty,
+        "PendingReboot" => ErrorCode::PendingReboot,
+        "PvsTargetPresent" => ErrorCode::PvsTargetPresent,
+        "UnsupportedWindows" => ErrorCode::UnsupportedWindows,
+        _ => ErrorCode::Internal,
     }
 }
 

@@ -3,7 +3,10 @@
 use ce_disk::block::BlockRead;
 use ce_disk::partition::{Finding, Gap, Partition, PartitionTable, Scheme, Severity};
 use ce_disk::units::ByteCount;
+use ce_platform::inspect::BootStore;
 use serde::Serialize;
+
+use super::FoundBlocker;
 
 /// A disk, its partition table and what is in it. Sizes and positions are in bytes.
 #[derive(Clone, Debug, Serialize)]
@@ -32,8 +35,32 @@ pub struct Inspection {
     pub partitions: Vec<InspectedPartition>,
     /// The ranges that belong to no partition.
     pub unallocated: Vec<InspectedGap>,
+    /// By what the disk starts: `UEFI` or `BIOS`, if it can be told.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub firmware: Option<&'static str>,
+    /// Every installation of Windows.
+    pub windows: Vec<InspectedWindows>,
+    /// Everything that stands against preparing the disk.
+    pub blockers: Vec<FoundBlocker>,
     /// What is wrong or unusual.
     pub findings: Vec<InspectedFinding>,
+}
+
+/// An installation of Windows.
+#[derive(Clone, Debug, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct InspectedWindows {
+    /// The number of its partition; none if its volume fills the disk.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub partition: Option<u32>,
+    /// Its folder.
+    pub folder: String,
+    /// The platform that it comes from, if the tools in it agree on one.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub source_platform: Option<&'static str>,
+    /// What its hives say.
+    #[serde(flatten)]
+    pub inspection: ce_platform::inspect::Inspection,
 }
 
 /// One partition.
@@ -60,6 +87,12 @@ pub struct InspectedPartition {
     /// What its first sectors show.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub content: Option<String>,
+    /// What is free on its volume, if that is known.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub free_bytes: Option<u64>,
+    /// What a machine would start from it.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub boot: Option<BootStore>,
 }
 
 /// A range that belongs to no partition.
@@ -73,7 +106,7 @@ pub struct InspectedGap {
 }
 
 /// Something wrong or unusual.
-#[derive(Clone, Debug, Serialize)]
+#[derive(Clone, Debug, Eq, PartialEq, Serialize)]
 pub struct InspectedFinding {
     /// `note`, `warning` or `damage`.
     pub severity: &'static str,
@@ -100,6 +133,9 @@ impl Inspection {
                 .map(InspectedPartition::from)
                 .collect(),
             unallocated: table.gaps.iter().map(InspectedGap::from).collect(),
+            firmware: None,
+            windows: Vec::new(),
+            blockers: Vec::new(),
             findings: table.findings.iter().map(InspectedFinding::from).collect(),
         }
     }
@@ -129,6 +165,8 @@ impl From<&Partition> for InspectedPartition {
                 .filter_map(|(name, set)| set.then_some(name))
                 .collect(),
             content: partition.content.as_ref().map(ToString::to_string),
+            free_bytes: None,
+            boot: None,
         }
     }
 }
@@ -151,6 +189,24 @@ impl From<&Finding> for InspectedFinding {
                 Severity::Damage => "damage",
             },
             message: finding.to_string(),
+        }
+    }
+}
+
+impl InspectedFinding {
+    /// Something that its owner should know.
+    pub(super) fn warning(message: String) -> Self {
+        Self {
+            severity: "warning",
+            message,
+        }
+    }
+
+    /// Something that is as well known as not.
+    pub(super) fn note(message: String) -> Self {
+        Self {
+            severity: "note",
+            message,
         }
     }
 }

@@ -15,6 +15,7 @@ mod execute;
 mod export;
 mod failure;
 mod file_name;
+mod inspect;
 mod inspection;
 mod request;
 mod result;
@@ -25,7 +26,9 @@ pub use destination::{Destination, Share, ShareAccess, guard_secrets, read_crede
 pub use error::{ErrorCode, FoundBlocker, JobError};
 pub(crate) use execute::percent;
 pub use execute::{Watch, execute};
-pub use inspection::{InspectedFinding, InspectedGap, InspectedPartition, Inspection};
+pub use inspection::{
+    InspectedFinding, InspectedGap, InspectedPartition, InspectedWindows, Inspection,
+};
 pub use request::{LocalOverrides, Request};
-pub use result::{Artifacts, Job, Status};
+pub use result::{Artifacts, Job, Status, WindowsSummary};
 pub use spec::{DiskSpec, ExportSpec, JobSpec, Work};

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use serde::Serialize;
 
-use super::{Inspection, JobError};
+use super::{InspectedWindows, Inspection, JobError};
 
 /// A job as its owner sees it.
 #[derive(Clone, Debug, Serialize)]
@@ -75,11 +75,50 @@ pub struct Artifacts {
     /// How many bytes of free clusters were left out, if they were to be.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub skipped_bytes: Option<u64>,
+    /// The platform that the disk comes from, if the tools in its Windows agree on one.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub source_platform: Option<&'static str>,
+    /// The Windows on the disk; of several, the first.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub windows: Option<WindowsSummary>,
     /// What is on the disk.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub disk: Option<Inspection>,
     /// Seconds per step.
     pub durations: BTreeMap<&'static str, f64>,
+}
+
+/// Which Windows it is, in short.
+#[derive(Clone, Debug, Eq, PartialEq, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct WindowsSummary {
+    /// The name it is sold by.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub product: Option<String>,
+    /// The version, such as `23H2`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub version: Option<String>,
+    /// Build and revision, such as `22631.4345`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub build: Option<String>,
+    /// `x64`, `x86` or `arm64`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub architecture: Option<String>,
+}
+
+impl From<&InspectedWindows> for WindowsSummary {
+    fn from(windows: &InspectedWindows) -> Self {
+        let version = &windows.inspection.version;
+        Self {
+            product: version.product.clone(),
+            version: version.version.clone(),
+            build: version.build.map(|build| match version.revision {
+                Some(revision) => format!("{build}.{revision}"),
+                None => build.to_string(),
+            }),
+            architecture: version.architecture.clone(),
+        }
+    }
 }
 
 impl Artifacts {
