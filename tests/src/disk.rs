@@ -594,6 +594,9 @@ fn write_tree(scratch: &Path, volume: &Path, steps: &[Step]) -> Result<()> {
         }
         match step {
             Step::Folder(_) => {}
+            Step::File(_, FileContent::Bytes(bytes)) if bytes.is_empty() => {
+                list.push(json!({"file": path, "from": null}));
+            }
             Step::File(_, content) => {
                 let source = scratch.join(format!("content-{number}"));
                 write_content_to(&source, content)?;

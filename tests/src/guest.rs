@@ -104,7 +104,11 @@ impl PhonyWindows {
     /// Everything that is on the Windows volume.
     pub fn volume(&self) -> Result<Content> {
         let mut steps = self.steps.clone();
-        for (name, keys) in [("SYSTEM", &self.system), ("SOFTWARE", &self.software)] {
+        for (name, keys) in [
+            ("SYSTEM", self.system.as_str()),
+            ("SOFTWARE", self.software.as_str()),
+            ("SECURITY", SECURITY),
+        ] {
             let path = format!("Windows/System32/config/{name}");
             let is_replaced = steps
                 .iter()
@@ -267,6 +271,15 @@ const SOFTWARE: &str = r#"
 
 [Microsoft\Windows\CurrentVersion\Component Based Servicing]
 "Version"="10.0.22621.4391"
+"#;
+
+/// No domain, and the workgroup `WORKGROUP`.
+const SECURITY: &str = r#"
+[Policy\PolPrDmS]
+@=hex(0):
+
+[Policy\PolPrDmN]
+@=hex(0):12,00,14,00,08,00,00,00,57,00,4f,00,52,00,4b,00,47,00,52,00,4f,00,55,00,50,00,00,00
 "#;
 
 const BCD: &str = r#"

@@ -1,8 +1,8 @@
 """Makes folders and files on an NTFS volume in a file, with libntfs-3g and without mounting it.
 
 Argument: VOLUME. Standard input: a JSON list of steps, each {"folder": PATH},
-{"file": PATH, "from": FILE} or {"delete": PATH}. Paths have `/`, folders come before what is in
-them.
+{"file": PATH, "from": FILE or null for an empty one} or {"delete": PATH}. Paths have `/`, folders
+come before what is in them.
 """
 
 import ctypes
@@ -78,7 +78,8 @@ def main(path):
             ntfs.ntfs_inode_close(create(volume, step["folder"], stat.S_IFDIR))
         elif "file" in step:
             node = create(volume, step["file"], stat.S_IFREG)
-            write(node, step["from"], step["file"])
+            if step["from"]:
+                write(node, step["from"], step["file"])
             ntfs.ntfs_inode_close(node)
         else:
             delete(volume, step["delete"])
