@@ -72,6 +72,30 @@ impl PhonyWindows {
         }
     }
 
+    /// The same with VMware Tools, a Virtual Delivery Agent and Workspace app.
+    pub fn vda_on_vsphere() -> Self {
+        Self::new()
+            .system(&service("pvscsi", 1, 0))
+            .system(&service("vmxnet3ndis6", 1, 3))
+            .system(&service("VMTools", 16, 2))
+            .system(&service("BrokerAgent", 16, 2))
+            .software(&uninstall_entry(
+                "{AF174E64}",
+                "VMware Tools",
+                "12.3.5.22544099",
+            ))
+            .software(&uninstall_entry(
+                "Citrix Virtual Desktop Agent",
+                "Citrix Virtual Apps and Desktops 7 2203 LTSR CU5 - Virtual Delivery Agent",
+                "2203.0.5000.5057",
+            ))
+            .software(&uninstall_entry(
+                "CitrixOnlinePluginPackWeb",
+                "Citrix Workspace 2402",
+                "24.2.1000.2",
+            ))
+    }
+
     /// By what it starts.
     pub fn firmware(mut self, firmware: Firmware) -> Self {
         self.firmware = firmware;

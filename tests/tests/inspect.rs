@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use anyhow::{Context, Result, ensure};
 use ce_tests::agent::ce_agent;
 use ce_tests::disk::{Content, DiskBuilder, Role, Step, Table};
-use ce_tests::guest::{Firmware, PhonyWindows, service, uninstall_entry};
+use ce_tests::guest::{Firmware, PhonyWindows};
 use ce_tests::pattern::{MIB, Pattern};
 use ce_tests::tool::text;
 use serde_json::Value;
@@ -14,7 +14,7 @@ use tempfile::TempDir;
 
 #[test]
 fn a_vda_from_vsphere_is_described_down_to_its_drivers() -> Result<()> {
-    let desk = Desk::new(&vda(), 400 * MIB)?;
+    let desk = Desk::new(&PhonyWindows::vda_on_vsphere(), 400 * MIB)?;
     let disk = desk.inspect()?;
     ensure!(disk["firmware"] == "UEFI", "{disk}");
     let boot = &disk["partitions"][0]["boot"];
@@ -88,7 +88,7 @@ fn a_vda_from_vsphere_is_described_down_to_its_drivers() -> Result<()> {
 
 #[test]
 fn the_page_is_aligned_and_has_no_control_codes() -> Result<()> {
-    let desk = Desk::new(&vda(), 400 * MIB)?;
+    let desk = Desk::new(&PhonyWindows::vda_on_vsphere(), 400 * MIB)?;
     let page = ce_agent(["inspect", text(&desk.disk)?])?
         .expect_code(0)?
         .stdout;
@@ -284,24 +284,4 @@ fn ntfs() -> Content {
         cluster: 4096,
         steps: Vec::new(),
     }
-}
-
-fn vda() -> PhonyWindows {
-    let program = |key, name, version| uninstall_entry(key, name, version);
-    PhonyWindows::new()
-        .system(&service("pvscsi", 1, 0))
-        .system(&service("vmxnet3ndis6", 1, 3))
-        .system(&service("VMTools", 16, 2))
-        .system(&service("BrokerAgent", 16, 2))
-        .software(&program("{AF174E64}", "VMware Tools", "12.3.5.22544099"))
-        .software(&program(
-            "Citrix Virtual Desktop Agent",
-            "Citrix Virtual Apps and Desktops 7 2203 LTSR CU5 - Virtual Delivery Agent",
-            "2203.0.5000.5057",
-        ))
-        .software(&program(
-            "CitrixOnlinePluginPackWeb",
-            "Citrix Workspace 2402",
-            "24.2.1000.2",
-        ))
 }

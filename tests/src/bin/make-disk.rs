@@ -3,7 +3,8 @@
 use std::path::PathBuf;
 
 use anyhow::{Result, ensure};
-use ce_tests::disk::{DiskBuilder, FileOnVolume};
+use ce_tests::disk::{DiskBuilder, FileContent, FileOnVolume, Step};
+use ce_tests::guest::PhonyWindows;
 use ce_tests::pattern::MIB;
 use clap::Parser;
 
@@ -19,10 +20,25 @@ struct Arguments {
     /// How much the files on the NTFS volume hold in all, in MiB.
     #[arg(long, default_value_t = 256)]
     files: u64,
+    /// Make one that passes for a virtual desktop from vSphere, with as many empty files.
+    #[arg(long, value_name = "COUNT", conflicts_with = "files")]
+    guest: Option<usize>,
 }
 
 fn main() -> Result<()> {
     let arguments = Arguments::parse();
+    if let Some(count) = arguments.guest {
+        let empty = |number: usize| {
+            let path = format!("Users/{}/file-{number}", number / 1000);
+            Step::File(path, FileContent::Bytes(Vec::new()))
+        };
+        let guest = (0..count).fold(PhonyWindows::vda_on_vsphere(), |guest, number| {
+            guest.step(empty(number))
+        });
+        let disk = guest.disk(arguments.size * MIB)?.build(&arguments.path)?;
+        println!("{}: {} bytes", disk.path.display(), disk.size);
+        return Ok(());
+    }
     ensure!(
         arguments.size >= arguments.files + 192,
         "{} MiB of files do not fit",
