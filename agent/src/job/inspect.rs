@@ -72,8 +72,8 @@ impl<'d> Desk<'d> {
         if let VolumeError::Block(error) = error {
             return Err(read_failed(error));
         }
-        let error = JobError::from_chain(ErrorCode::NtfsDirty, error);
-        self.warn(format!("{}: {error}", place(partition)));
+        let told = JobError::from_chain(ErrorCode::NtfsDirty, error).message;
+        self.warn(format!("{}: {told}", place(partition)));
         Ok(())
     }
 
@@ -237,9 +237,8 @@ fn place(partition: Option<u32>) -> String {
 
 /// Why `disk` cannot be written to, if it cannot.
 fn not_writable(disk: &Path) -> Option<String> {
-    match probe(disk) {
-        Ok(DiskKind::Image(_)) => return Some("it is an image file".into()),
-        Ok(_) | Err(_) => {}
+    if let Ok(DiskKind::Image(_)) = probe(disk) {
+        return Some("it is an image file".into());
     }
     let metadata = fs::metadata(disk).ok()?;
     if metadata.file_type().is_block_device() {

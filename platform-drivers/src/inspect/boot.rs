@@ -1,11 +1,9 @@
 //! What the boot manager is told to start (BCD).
 
-use std::cell::RefCell;
-
 use ce_disk::volume::{WinPath, WindowsVolume};
 use serde::Serialize;
 
-use super::registry::Registry;
+use super::registry::{Notes, Registry};
 use crate::hives::{LoadedHive, Recovery};
 
 /// The boot loaders and the store on a volume that a machine starts from: an EFI system partition,
@@ -86,8 +84,8 @@ impl BootStore {
         if loaded.recovery != Recovery::NotNeeded {
             self.findings.push(format!("{path}: {}", loaded.recovery));
         }
-        let findings = RefCell::default();
-        let store = Registry::new("BCD", &loaded.hive, &findings);
+        let notes = Notes::default();
+        let store = Registry::new("BCD", &loaded.hive, &notes);
         let element = |object: &str, element: &str| {
             store.text(&format!(r"Objects\{object}\Elements\{element}"), "Element")
         };
@@ -97,7 +95,7 @@ impl BootStore {
             application: element(&object, APPLICATION_PATH),
             system_root: element(&object, SYSTEM_ROOT),
         });
-        self.findings.extend(findings.into_inner());
+        self.findings.extend(notes.into_findings());
     }
 }
 

@@ -120,8 +120,7 @@ impl Service {
 
     fn read<'h>(system: Registry<'h>, name: String, key: Key<'h>) -> Self {
         let number = |name| system.number_of(key, name);
-        let owners = key.value("Owners").ok().flatten();
-        let owners = owners.and_then(|owners| owners.multi_string().ok());
+        let owners = system.strings_of(key, "Owners");
         let is_oem = |inf: &String| {
             inf.get(..3)
                 .is_some_and(|start| start.eq_ignore_ascii_case("oem"))
@@ -138,7 +137,7 @@ impl Service {
 }
 
 fn overrides<'h>(system: Registry<'h>, service: Key<'h>) -> Vec<StartOverride> {
-    let Ok(Some(key)) = service.subkey("StartOverride") else {
+    let Some(key) = system.subkey_of(service, "StartOverride") else {
         return Vec::new();
     };
     let values = key.values().into_iter().flatten().take(MOST_OVERRIDES);

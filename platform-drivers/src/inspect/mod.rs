@@ -3,8 +3,6 @@
 //! A pure function from hives to an [`Inspection`]. Nothing of it fails: what cannot be read is
 //! missing from the result, and a finding says so.
 
-use std::cell::RefCell;
-
 use serde::Serialize;
 
 pub mod boot;
@@ -23,7 +21,7 @@ pub use drivers::{Driver, DriverKind, Start};
 pub use system::{Computer, ControlSets, WindowsVersion};
 pub use time::UtcTime;
 
-pub(crate) use registry::Registry;
+pub(crate) use registry::{Notes, Registry};
 
 use crate::hives::{HiveName, HiveSet, Recovery};
 use drivers::Service;
@@ -52,10 +50,10 @@ pub struct Inspection {
 impl Inspection {
     /// Looks through `hives`, of which [`HIVES`] are of use.
     pub fn of(hives: &HiveSet) -> Self {
-        let findings = RefCell::new(hive_findings(hives));
+        let notes = Notes::of(hive_findings(hives));
         let registry = |name: HiveName| {
             let loaded = hives.hive(name)?;
-            Some(Registry::new(name.file(), &loaded.hive, &findings))
+            Some(Registry::new(name.file(), &loaded.hive, &notes))
         };
         let system = registry(HiveName::System);
         let software = registry(HiveName::Software);
@@ -74,7 +72,7 @@ impl Inspection {
             control_sets,
             findings: Vec::new(),
         };
-        inspection.findings = findings.into_inner();
+        inspection.findings = notes.into_findings();
         inspection
     }
 

@@ -225,6 +225,18 @@ fn values_of_other_types_are_findings_and_the_rest_is_read() {
 }
 
 #[test]
+fn what_a_hive_makes_us_look_through_is_bounded() {
+    let large = "00,".repeat(400_000);
+    let keys = format!("[Large]\n\"Value\"=hex(1):{large}00\n");
+    let loaded = Hive::load(hive(&keys)).unwrap();
+    let notes = Notes::default();
+    let registry = Registry::new("SOFTWARE", &loaded, &notes);
+    let reads = (0..2000).take_while(|_| registry.data("Large", "Value").is_some());
+    assert!((600..700).contains(&reads.count()));
+    assert!(notes.into_findings()[0].contains("more in it than is looked through"));
+}
+
+#[test]
 fn hives_that_are_missing_or_none_are_said_to_be() {
     let volume = volume(&[(HiveName::System, b"no hive".to_vec())]);
     let hives = HiveSet::load(&volume, &folder(), &HIVES);

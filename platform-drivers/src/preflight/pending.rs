@@ -8,13 +8,12 @@
 //!   temporary file that is to be deleted does not.
 //! - `SessionsPending` counts while a session holds it exclusively.
 
-use std::cell::RefCell;
 use std::fmt;
 
 use ce_disk::volume::{WinPath, WindowsVolume};
 
 use crate::hives::{HiveName, HiveSet};
-use crate::inspect::{Inspection, Registry};
+use crate::inspect::{Inspection, Notes, Registry};
 
 /// A trace of work that is left, and where it stands.
 #[derive(Clone, Debug, Eq, PartialEq)]
@@ -69,7 +68,7 @@ pub(super) fn find(
     inspection: &Inspection,
 ) -> Vec<PendingWork> {
     // What cannot be read has become a finding of the inspection, or a blocker.
-    let unread = RefCell::default();
+    let unread = Notes::default();
     let registry = |name: HiveName| {
         let loaded = hives.hive(name)?;
         Some(Registry::new(name.file(), &loaded.hive, &unread))
