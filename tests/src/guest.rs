@@ -10,7 +10,7 @@
 
 use std::fmt::Write;
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, ensure};
 use ce_regf::{FileTime, Hive, KeyPath, RegScript, SecurityDescriptor, Version};
 
 use crate::disk::{Content, DiskBuilder, FileContent, Role, Step, Table};
@@ -212,6 +212,48 @@ pub fn hive(keys: &str) -> Result<Vec<u8>> {
     Ok(hive.save(now)?.bytes.to_vec())
 }
 
+/// A hive as it is found when Windows stopped while it wrote `change` to it, and the log beside it
+/// that has the change: a dirty vector of 512-byte pages, as up to Windows 8. The change must fit
+/// into the room that there is.
+pub fn dirty_hive(keys: &str, change: &str) -> Result<(Vec<u8>, Vec<u8>)> {
+    let mut dirty = hive(keys)?;
+    let changed = hive(&format!("{keys}\n{change}"))?;
+    ensure!(dirty.len() == changed.len(), "the change needs more room");
+    set_sequences(&mut dirty, 11, 10);
+    let mut log = dirty[..512].to_vec();
+    log[28..32].copy_from_slice(&1_u32.to_le_bytes());
+    set_sequences(&mut log, 11, 11);
+    let pairs = dirty[BASE_BLOCK..]
+        .chunks(512)
+        .zip(changed[BASE_BLOCK..].chunks(512));
+    let pages: Vec<_> = pairs
+        .map(|(old, new)| (old != new).then_some(new))
+        .collect();
+    let mut vector = b"DIRT".to_vec();
+    for eight in pages.chunks(8) {
+        let bits = eight.iter().enumerate();
+        vector.push(
+            bits.map(|(bit, page)| u8::from(page.is_some()) << bit)
+                .sum(),
+        );
+    }
+    vector.resize(512, 0);
+    log.extend(vector);
+    log.extend(pages.into_iter().flatten().flatten());
+    Ok((dirty, log))
+}
+
+/// Gives the base block of a hive or log other sequence numbers, and the checksum that goes with them.
+pub fn set_sequences(base: &mut [u8], primary: u32, secondary: u32) {
+    base[4..8].copy_from_slice(&primary.to_le_bytes());
+    base[8..12].copy_from_slice(&secondary.to_le_bytes());
+    let (words, _) = base[..508].as_chunks::<4>();
+    let sum = words
+        .iter()
+        .fold(0, |sum, word| sum ^ u32::from_le_bytes(*word));
+    base[508..512].copy_from_slice(&sum.to_le_bytes());
+}
+
 /// Keys as if a program had been installed by an installer that calls it `name`.
 pub fn uninstall_entry(key: &str, name: &str, version: &str) -> String {
     let mut text = String::new();
@@ -229,6 +271,9 @@ pub fn service(name: &str, kind: u32, start: u32) -> String {
         "[ControlSet001\\Services\\{name}]\n\"Type\"=dword:{kind:08x}\n\"Start\"=dword:{start:08x}\n"
     )
 }
+
+/// Where the bins of a hive begin.
+const BASE_BLOCK: usize = 4096;
 
 /// 2024-11-05 10:00 UTC.
 const MADE_AT: u64 = 133_752_744_000_000_000;

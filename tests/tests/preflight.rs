@@ -6,7 +6,7 @@ use std::os::unix::fs::FileExt;
 use anyhow::{Context, Result, ensure};
 use ce_tests::agent::ce_agent;
 use ce_tests::disk::FileContent;
-use ce_tests::guest::{PhonyWindows, hive};
+use ce_tests::guest::{PhonyWindows, dirty_hive, hive, set_sequences};
 use ce_tests::oracle;
 use ce_tests::pattern::MIB;
 use ce_tests::tool::text;
@@ -131,13 +131,7 @@ fn a_hive_that_windows_did_not_close_is_read_and_refused() -> Result<()> {
         "[Select]\n\"Current\"=dword:00000001\n\
          [ControlSet001\\Control\\ComputerName\\ComputerName]\n\"ComputerName\"=\"DIRTY\"\n",
     )?;
-    // The second sequence number and the checksum over the first 508 bytes.
-    system[8] ^= 1;
-    let words = system[..508]
-        .chunks_exact(4)
-        .map(|word| u32::from_le_bytes([word[0], word[1], word[2], word[3]]));
-    let sum = words.fold(0, |sum, word| sum ^ word);
-    system[508..512].copy_from_slice(&sum.to_le_bytes());
+    set_sequences(&mut system, 3, 2);
     let folder = tempfile::tempdir()?;
     let disk = folder.path().join("disk.raw");
     let windows = PhonyWindows::new().file("Windows/System32/config/SYSTEM", system);
@@ -151,6 +145,40 @@ fn a_hive_that_windows_did_not_close_is_read_and_refused() -> Result<()> {
     ensure!(
         found["findings"].to_string().contains("did not close it"),
         "{found}"
+    );
+    Ok(())
+}
+
+#[test]
+fn a_dirty_hive_is_replayed_before_reading_and_stays_as_it_is_on_the_disk() -> Result<()> {
+    let name = |name: &str| {
+        format!(
+            "[Select]\n\"Current\"=dword:00000001\n\
+             [ControlSet001\\Control\\ComputerName\\ComputerName]\n\"ComputerName\"=\"{name}\"\n"
+        )
+    };
+    let (system, log) = dirty_hive(&name("BEFORE"), &name("BEHIND"))?;
+    let folder = tempfile::tempdir()?;
+    let disk = folder.path().join("disk.raw");
+    let windows = PhonyWindows::new()
+        .file("Windows/System32/config/SYSTEM", system)
+        .file("Windows/System32/config/SYSTEM.LOG1", log);
+    windows.disk(220 * MIB)?.build(&disk)?;
+    let before = oracle::md5_of_file(&disk)?;
+    let found = inspect(&disk)?;
+    ensure!(
+        found["windows"][0]["computer"]["name"] == "BEHIND",
+        "{found}"
+    );
+    ensure!(codes(&found).is_empty(), "{}", found["blockers"]);
+    let findings = found["findings"].to_string();
+    ensure!(
+        findings.contains("in memory brought up to date from .LOG1"),
+        "{findings}"
+    );
+    ensure!(
+        oracle::md5_of_file(&disk)? == before,
+        "the disk was changed"
     );
     Ok(())
 }

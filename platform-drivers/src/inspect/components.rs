@@ -1,6 +1,6 @@
 //! Which tools of hypervisors and which parts of Citrix are installed.
 //!
-//! One table, [`PRODUCTS`], says by what each is recognised: services, entries of the list of
+//! One table, `PRODUCTS`, says by what each is recognised: services, entries of the list of
 //! installed programs, a key of its own. It is for showing and for telling where an image comes
 //! from; what prepare removes and sets has catalogues of its own.
 
