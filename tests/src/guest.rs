@@ -9,12 +9,16 @@
 //! writes, hivex and reglookup check in tests of their own. Nothing of it needs root.
 
 use std::fmt::Write;
+use std::path::Path;
 
 use anyhow::{Context, Result, ensure};
 use ce_regf::{FileTime, Hive, KeyPath, RegScript, SecurityDescriptor, Version};
+use serde_json::Value;
 
+use crate::agent::ce_agent;
 use crate::disk::{Content, DiskBuilder, FileContent, Role, Step, Table};
 use crate::pattern::MIB;
+use crate::tool::text;
 
 /// By what a guest starts.
 #[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
@@ -198,6 +202,21 @@ impl PhonyWindows {
             }
         })
     }
+}
+
+/// What `inspect` says of a disk: `artifacts.disk` of the job.
+pub fn inspected(disk: &Path) -> Result<Value> {
+    let run = ce_agent(["inspect", text(disk)?, "--json"])?.expect_code(0)?;
+    ensure!(!run.stderr.contains("panicked"), "{}", run.stderr);
+    Ok(run.job()?["artifacts"]["disk"].take())
+}
+
+/// The codes of what stands against preparing an inspected disk.
+pub fn blocker_codes(inspected: &Value) -> Vec<&str> {
+    let blockers = inspected["blockers"].as_array();
+    let blockers = blockers.map(Vec::as_slice).unwrap_or_default();
+    let codes = blockers.iter().map(|found| found["code"].as_str());
+    codes.flatten().collect()
 }
 
 /// A hive with these keys: `.reg` text without the first line, keys below the hive's root.

@@ -1,12 +1,13 @@
 //! "I look at a disk before I do anything with it": one page, and the same as JSON.
 
 use std::fs;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
+use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
 use ce_tests::agent::ce_agent;
 use ce_tests::disk::{Content, DiskBuilder, Role, Step, Table};
-use ce_tests::guest::{Firmware, PhonyWindows};
+use ce_tests::guest::{Firmware, PhonyWindows, blocker_codes, inspected};
 use ce_tests::pattern::{MIB, Pattern};
 use ce_tests::tool::text;
 use serde_json::Value;
@@ -129,7 +130,7 @@ fn a_bios_disk_and_an_image_of_it_look_the_same() -> Result<()> {
         let image = desk.folder.path().join(format!("image.{format}"));
         let export = ce_agent(["export", text(&desk.disk)?, "--to", text(&image)?])?;
         export.with(["--format", format]).expect_code(0)?;
-        let found = inspect(&image)?;
+        let found = inspected(&image)?;
         for part in ["firmware", "partitions", "windows", "blockers"] {
             ensure!(
                 found[part] == raw[part],
@@ -155,7 +156,7 @@ fn several_installations_are_all_shown() -> Result<()> {
         .partition(Role::BasicData, 90 * MIB, PhonyWindows::new().volume()?)
         .partition(Role::BasicData, 90 * MIB, second.volume()?)
         .build(&disk)?;
-    let found = inspect(&disk)?;
+    let found = inspected(&disk)?;
     let names: Vec<_> = (0..2)
         .map(|at| &found["windows"][at]["computer"]["name"])
         .collect();
@@ -192,10 +193,10 @@ fn what_cannot_be_read_is_a_finding_and_the_rest_is_shown() -> Result<()> {
         .build(&disk)?;
     let file = fs::File::options().write(true).open(&disk)?;
     std::os::unix::fs::FileExt::write_all_at(&file, b"FAIL", built.partitions[1].offset + 16_384)?;
-    let found = inspect(&disk)?;
+    let found = inspected(&disk)?;
     ensure!(found["windows"][0]["computer"]["name"] == "GOLD", "{found}");
     ensure!(found["windows"][0]["version"]["architecture"] == "x64");
-    let codes: Vec<_> = codes(&found);
+    let codes: Vec<_> = blocker_codes(&found);
     ensure!(codes == ["NtfsDirty", "HiveCorrupt"], "{codes:?}");
     let findings = found["findings"].to_string();
     for said in ["SOFTWARE hive", "partition 2"] {
@@ -209,9 +210,9 @@ fn a_disk_without_windows_is_shown_as_far_as_it_goes() -> Result<()> {
     let folder = tempfile::tempdir()?;
     let disk = folder.path().join("disk.raw");
     DiskBuilder::filled(8 * MIB, Pattern::Dense, 3).build(&disk)?;
-    let found = inspect(&disk)?;
+    let found = inspected(&disk)?;
     ensure!(found["partitionTable"] == "none" && found["windows"] == serde_json::json!([]));
-    ensure!(codes(&found) == ["NoWindows"]);
+    ensure!(blocker_codes(&found) == ["NoWindows"]);
     Ok(())
 }
 
@@ -227,13 +228,12 @@ fn a_large_volume_with_many_files_is_looked_at_in_half_a_second() -> Result<()> 
     }
     let desk = Desk::new(&windows, 64 << 30)?;
     let run = ce_agent(["inspect", text(&desk.disk)?])?;
-    let mut best = None;
+    let mut best = Duration::MAX;
     for _ in 0..3 {
         let cost = run.expect_code(0)?.cost;
-        best = best.min(Some(cost.wall)).or(Some(cost.wall));
+        best = best.min(cost.wall);
         ensure!(cost.peak_memory < 256 << 20, "{} bytes", cost.peak_memory);
     }
-    let best = best.context("no run")?;
     ensure!(best.as_millis() <= 500, "{best:?}");
     Ok(())
 }
@@ -253,29 +253,14 @@ impl Desk {
     }
 
     fn inspect(&self) -> Result<Value> {
-        inspect(&self.disk)
+        inspected(&self.disk)
     }
-}
-
-fn inspect(disk: &Path) -> Result<Value> {
-    let run = ce_agent(["inspect", text(disk)?, "--json"])?.expect_code(0)?;
-    ensure!(!run.stderr.contains("panicked"), "{}", run.stderr);
-    Ok(run.job()?["artifacts"]["disk"].take())
 }
 
 fn find<'v>(list: &'v Value, field: &str, wanted: &str) -> Result<&'v Value> {
     let list = list.as_array().context("no list")?;
     let found = list.iter().find(|item| item[field] == wanted);
     found.with_context(|| format!("no {wanted} in {list:?}"))
-}
-
-fn codes(found: &Value) -> Vec<&str> {
-    let blockers = found["blockers"].as_array();
-    let blockers = blockers.map(Vec::as_slice).unwrap_or_default();
-    blockers
-        .iter()
-        .filter_map(|found| found["code"].as_str())
-        .collect()
 }
 
 fn ntfs() -> Content {

@@ -6,11 +6,10 @@ use std::os::unix::fs::FileExt;
 use anyhow::{Context, Result, ensure};
 use ce_tests::agent::ce_agent;
 use ce_tests::disk::FileContent;
-use ce_tests::guest::{PhonyWindows, dirty_hive, hive, set_sequences};
+use ce_tests::guest::{PhonyWindows, blocker_codes, dirty_hive, hive, inspected, set_sequences};
 use ce_tests::oracle;
 use ce_tests::pattern::MIB;
 use ce_tests::tool::text;
-use serde_json::Value;
 
 #[test]
 fn everything_is_told_at_once_with_one_way_out_each_and_nothing_is_repaired() -> Result<()> {
@@ -26,9 +25,9 @@ fn everything_is_told_at_once_with_one_way_out_each_and_nothing_is_repaired() ->
     let disk = folder.path().join("disk.raw");
     windows.disk(300 * MIB)?.build(&disk)?;
     let before = oracle::md5_of_file(&disk)?;
-    let found = inspect(&disk)?;
+    let found = inspected(&disk)?;
     ensure!(
-        codes(&found) == ["Hibernated", "UnsupportedWindows", "PendingReboot"],
+        blocker_codes(&found) == ["Hibernated", "UnsupportedWindows", "PendingReboot"],
         "{found}"
     );
     for blocker in found["blockers"].as_array().context("no blockers")? {
@@ -114,10 +113,10 @@ fn work_that_is_pending_is_found_wherever_it_is_noted() -> Result<()> {
         let folder = tempfile::tempdir()?;
         let disk = folder.path().join("disk.raw");
         windows.disk(220 * MIB)?.build(&disk)?;
-        let found = inspect(&disk)?;
+        let found = inspected(&disk)?;
         let expected: &[&str] = if is_pending { &["PendingReboot"] } else { &[] };
         ensure!(
-            codes(&found) == expected,
+            blocker_codes(&found) == expected,
             "{} for {windows:?}",
             found["blockers"]
         );
@@ -136,8 +135,8 @@ fn a_hive_that_windows_did_not_close_is_read_and_refused() -> Result<()> {
     let disk = folder.path().join("disk.raw");
     let windows = PhonyWindows::new().file("Windows/System32/config/SYSTEM", system);
     windows.disk(220 * MIB)?.build(&disk)?;
-    let found = inspect(&disk)?;
-    ensure!(codes(&found) == ["HiveUnrecoverable"], "{found}");
+    let found = inspected(&disk)?;
+    ensure!(blocker_codes(&found) == ["HiveUnrecoverable"], "{found}");
     ensure!(
         found["windows"][0]["computer"]["name"] == "DIRTY",
         "{found}"
@@ -165,12 +164,12 @@ fn a_dirty_hive_is_replayed_before_reading_and_stays_as_it_is_on_the_disk() -> R
         .file("Windows/System32/config/SYSTEM.LOG1", log);
     windows.disk(220 * MIB)?.build(&disk)?;
     let before = oracle::md5_of_file(&disk)?;
-    let found = inspect(&disk)?;
+    let found = inspected(&disk)?;
     ensure!(
         found["windows"][0]["computer"]["name"] == "BEHIND",
         "{found}"
     );
-    ensure!(codes(&found).is_empty(), "{}", found["blockers"]);
+    ensure!(blocker_codes(&found).is_empty(), "{}", found["blockers"]);
     let findings = found["findings"].to_string();
     ensure!(
         findings.contains("in memory brought up to date from .LOG1"),
@@ -195,9 +194,9 @@ fn a_full_volume_is_told() -> Result<()> {
         },
     );
     windows.disk(220 * MIB)?.build(&disk)?;
-    let found = inspect(&disk)?;
+    let found = inspected(&disk)?;
     ensure!(
-        codes(&found) == ["NoSpaceOnVolume"],
+        blocker_codes(&found) == ["NoSpaceOnVolume"],
         "{}",
         found["blockers"]
     );
@@ -211,28 +210,13 @@ fn bitlocker_and_dynamic_disks_are_told_without_a_look_inside() -> Result<()> {
     let built = PhonyWindows::new().disk(220 * MIB)?.build(&disk)?;
     let file = fs::File::options().write(true).open(&disk)?;
     file.write_all_at(b"\xEB\x58\x90-FVE-FS-", built.partitions[2].offset)?;
-    let found = inspect(&disk)?;
+    let found = inspected(&disk)?;
     ensure!(
-        codes(&found) == ["BitLocker", "NoWindows"],
+        blocker_codes(&found) == ["BitLocker", "NoWindows"],
         "{}",
         found["blockers"]
     );
     Ok(())
-}
-
-fn inspect(disk: &std::path::Path) -> Result<Value> {
-    let run = ce_agent(["inspect", text(disk)?, "--json"])?.expect_code(0)?;
-    ensure!(!run.stderr.contains("panicked"), "{}", run.stderr);
-    Ok(run.job()?["artifacts"]["disk"].take())
-}
-
-fn codes(found: &Value) -> Vec<&str> {
-    let blockers = found["blockers"].as_array();
-    let blockers = blockers.map(Vec::as_slice).unwrap_or_default();
-    blockers
-        .iter()
-        .filter_map(|found| found["code"].as_str())
-        .collect()
 }
 
 const CBS: &str = r"Microsoft\Windows\CurrentVersion\Component Based Servicing";

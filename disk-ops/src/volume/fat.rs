@@ -12,7 +12,7 @@ use fatfs::{Dir, DirEntry, FileSystem, FsOptions, ReadWriteSeek};
 
 use super::ntfs::medium::Medium;
 use super::{
-    DirectoryEntry, FileAttributes, FileId, FileMeta, Storage, VolumeError, WinPath, WindowsTime,
+    DirectoryEntry, FileAttributes, FileId, FileMeta, VolumeError, WinPath, WindowsTime,
     WindowsVolume,
 };
 use crate::block::BlockRead;
@@ -118,21 +118,7 @@ impl<D: BlockRead> WindowsVolume for FatVolume<D> {
                 Ok((entry.is_dir(), entry.len()))
             })?,
         };
-        Ok(FileMeta {
-            id: NO_ID,
-            attributes: attributes(is_folder),
-            size: ByteCount(size),
-            allocated: ByteCount(size),
-            created: WindowsTime::default(),
-            modified: WindowsTime::default(),
-            changed: WindowsTime::default(),
-            accessed: WindowsTime::default(),
-            link_count: 1,
-            names: Vec::new(),
-            streams: Vec::new(),
-            reparse: None,
-            storage: Storage::Plain,
-        })
+        Ok(FileMeta::plain(NO_ID, is_folder, ByteCount(size)))
     }
 
     fn list(&self, path: &WinPath) -> Result<Vec<DirectoryEntry>, VolumeError> {
@@ -153,7 +139,7 @@ impl<D: BlockRead> WindowsVolume for FatVolume<D> {
                     listed.push(DirectoryEntry {
                         name,
                         id: NO_ID,
-                        attributes: attributes(entry.is_dir()),
+                        attributes: FileAttributes::plain(entry.is_dir()),
                         size: ByteCount(entry.len()),
                         modified: WindowsTime::default(),
                     });
@@ -224,13 +210,6 @@ fn entry_of<'v, T: ReadWriteSeek>(folder: &Dir<'v, T>, name: &str) -> io::Result
         }
     }
     Err(io::ErrorKind::NotFound.into())
-}
-
-fn attributes(is_folder: bool) -> FileAttributes {
-    match is_folder {
-        true => FileAttributes::FOLDER,
-        false => FileAttributes::ARCHIVE,
-    }
 }
 
 /// What the parser wants to read and write; writing fails.

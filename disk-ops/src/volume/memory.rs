@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use super::{
-    DirectoryEntry, FileAttributes, FileId, FileMeta, Storage, VolumeError, WinPath, WindowsTime,
+    DirectoryEntry, FileAttributes, FileId, FileMeta, VolumeError, WinPath, WindowsTime,
     WindowsVolume,
 };
 use crate::units::ByteCount;
@@ -73,21 +73,11 @@ impl WindowsVolume for MemoryVolume {
                 .map(|(number, entry)| (number, &entry.content))?,
         };
         let length = content.as_ref().map_or(0, |content| content.len() as u64);
-        Ok(FileMeta {
-            id: id(number),
-            attributes: attributes(content.is_none()),
-            size: ByteCount(length),
-            allocated: ByteCount(length),
-            created: WindowsTime::default(),
-            modified: WindowsTime::default(),
-            changed: WindowsTime::default(),
-            accessed: WindowsTime::default(),
-            link_count: 1,
-            names: Vec::new(),
-            streams: Vec::new(),
-            reparse: None,
-            storage: Storage::Plain,
-        })
+        Ok(FileMeta::plain(
+            id(number),
+            content.is_none(),
+            ByteCount(length),
+        ))
     }
 
     fn list(&self, path: &WinPath) -> Result<Vec<DirectoryEntry>, VolumeError> {
@@ -101,7 +91,7 @@ impl WindowsVolume for MemoryVolume {
         let listed = inside.map(|(number, entry)| DirectoryEntry {
             name: entry.path.file_name().unwrap_or_default().to_owned(),
             id: id(number),
-            attributes: attributes(entry.content.is_none()),
+            attributes: FileAttributes::plain(entry.content.is_none()),
             size: ByteCount(
                 entry
                     .content
@@ -142,13 +132,6 @@ fn id(record: u64) -> FileId {
     FileId {
         record,
         sequence: 1,
-    }
-}
-
-fn attributes(is_folder: bool) -> FileAttributes {
-    match is_folder {
-        true => FileAttributes::FOLDER,
-        false => FileAttributes::ARCHIVE,
     }
 }
 

@@ -55,6 +55,25 @@ pub struct FileMeta {
 }
 
 impl FileMeta {
+    /// What is known of a file or folder on a volume that keeps neither times nor links.
+    pub(in crate::volume) fn plain(id: FileId, is_folder: bool, size: ByteCount) -> Self {
+        Self {
+            id,
+            attributes: FileAttributes::plain(is_folder),
+            size,
+            allocated: size,
+            created: WindowsTime::default(),
+            modified: WindowsTime::default(),
+            changed: WindowsTime::default(),
+            accessed: WindowsTime::default(),
+            link_count: 1,
+            names: Vec::new(),
+            streams: Vec::new(),
+            reparse: None,
+            storage: Storage::Plain,
+        }
+    }
+
     /// Whether it is a folder.
     pub fn is_folder(&self) -> bool {
         self.attributes.is_folder()
@@ -129,6 +148,14 @@ impl FileAttributes {
     /// Whether it is a folder.
     pub fn is_folder(self) -> bool {
         self.contains(Self::FOLDER)
+    }
+
+    /// Those of a file or folder of which no others are known.
+    pub(in crate::volume) fn plain(is_folder: bool) -> Self {
+        match is_folder {
+            true => Self::FOLDER,
+            false => Self::ARCHIVE,
+        }
     }
 
     /// From the bits on the volume and whether the record is one of a folder.
