@@ -19,6 +19,7 @@ pub mod block;
 pub mod buffer;
 pub mod cancel;
 pub mod export;
+pub mod fault;
 pub mod md5;
 pub mod partition;
 pub mod progress;

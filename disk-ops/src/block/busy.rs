@@ -1,8 +1,11 @@
-//! Who holds a block device that cannot be claimed.
+//! Who holds a block device that cannot be claimed, or a file that is not to be written.
 //!
 //! Best effort, for a message: what the kernel does not tell is left out.
 
+use std::ffi::OsStr;
 use std::fs;
+use std::os::unix::ffi::OsStrExt;
+use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
 use rustix::fs::{major, minor};
@@ -20,6 +23,31 @@ pub(super) fn find_holders(device_number: u64) -> Vec<String> {
             swaps: read("/proc/swaps"),
         },
     )
+}
+
+/// The loop devices that use the file that `metadata` describes, each as a clause such as
+/// `/dev/loop0 is made of it`.
+pub(super) fn find_users_of_file(metadata: &fs::Metadata) -> Vec<String> {
+    loops_of_file(Path::new("/sys"), metadata)
+}
+
+fn loops_of_file(sys: &Path, metadata: &fs::Metadata) -> Vec<String> {
+    let is_it = |file: &Path| {
+        fs::metadata(file)
+            .is_ok_and(|found| (found.dev(), found.ino()) == (metadata.dev(), metadata.ino()))
+    };
+    let mut loops: Vec<_> = children(&sys.join("block"))
+        .into_iter()
+        .filter(|device| {
+            let backing = fs::read(device.join("loop/backing_file")).unwrap_or_default();
+            let backing = backing.strip_suffix(b"\n").unwrap_or(&backing);
+            !backing.is_empty() && is_it(Path::new(OsStr::from_bytes(backing)))
+        })
+        .filter_map(|device| Some(device.file_name()?.to_string_lossy().into_owned()))
+        .map(|name| format!("/dev/{name} is made of it"))
+        .collect();
+    loops.sort();
+    loops
 }
 
 /// The kernel's tables of what uses block devices.
@@ -190,6 +218,24 @@ mod tests {
                 "/dev/sda2 is part of dm-0 (vg-root)",
             ]
         );
+    }
+
+    #[test]
+    fn a_file_is_held_by_the_loop_devices_made_of_it() {
+        let sys = tempfile::tempdir().unwrap();
+        let file = sys.path().join("disk.raw");
+        let other = sys.path().join("other.raw");
+        for (name, backing) in [("loop0", &other), ("loop1", &file)] {
+            let folder = sys.path().join("block").join(name).join("loop");
+            fs::create_dir_all(&folder).unwrap();
+            fs::write(backing, []).unwrap();
+            let line = format!("{}\n", backing.display());
+            fs::write(folder.join("backing_file"), line).unwrap();
+        }
+        fs::create_dir_all(sys.path().join("block/sda")).unwrap();
+        let held = |path: &Path| loops_of_file(sys.path(), &fs::metadata(path).unwrap());
+        assert_eq!(held(&file), ["/dev/loop1 is made of it"]);
+        assert!(held(sys.path()).is_empty());
     }
 
     #[test]

@@ -12,9 +12,12 @@ use rustix::fs::{OFlags, SeekFrom};
 use rustix::io::Errno;
 
 use super::busy::find_holders;
-use super::file::file_kind;
+use super::file::{Access, file_kind};
 use super::medium::Medium;
-use super::{BlockError, BlockRead, Extent, ExtentKind, OpenError, SizeProblem, check_range};
+use super::node::identity_of_device;
+use super::{
+    BlockError, BlockRead, Extent, ExtentKind, OpenError, SizeProblem, Writable, check_range,
+};
 use crate::units::{ByteCount, ByteOffset, SectorSize, SectorSizes};
 
 /// An open, claimed block device.
@@ -36,6 +39,25 @@ impl Device {
     /// something else holds it, [`OpenError::SectorSize`] for a logical sector size other than 512
     /// or 4096 bytes, or no medium in it.
     pub fn open(path: &Path) -> Result<Self, OpenError> {
+        Self::open_for(path, Access::Read).map(|(device, _)| device)
+    }
+
+    /// As [`open`](Self::open), to be written as well.
+    ///
+    /// # Errors
+    ///
+    /// Also [`OpenError::NotWritable`].
+    pub fn open_writable(path: &Path) -> Result<Writable<Self>, OpenError> {
+        let (device, number) = Self::open_for(path, Access::Write)?;
+        Ok(Writable::new(device, identity_of_device(path, number)))
+    }
+
+    pub(super) fn medium(&self) -> &Medium {
+        &self.medium
+    }
+
+    /// The open device and its number.
+    fn open_for(path: &Path, access: Access) -> Result<(Self, u64), OpenError> {
         let lookup = |error| OpenError::from_io(path, "looking it up", error);
         let metadata = std::fs::metadata(path).map_err(lookup)?;
         if metadata.is_dir() {
@@ -50,19 +72,22 @@ impl Device {
                 expected: "a block device",
             });
         }
-        let direct = open_with(path, OFlags::DIRECT | OFlags::EXCL).map_err(|error| {
+        let failed = |error| match access {
+            Access::Read => OpenError::from_io(path, "opening", error),
+            Access::Write => OpenError::from_write_open(path, error),
+        };
+        let direct = open_with(path, access, OFlags::DIRECT | OFlags::EXCL).map_err(|error| {
             if Errno::from_io_error(&error) == Some(Errno::BUSY) {
                 OpenError::Busy {
                     path: path.to_owned(),
                     held_by: find_holders(metadata.rdev()),
                 }
             } else {
-                OpenError::from_io(path, "opening", error)
+                failed(error)
             }
         })?;
         // Claimed by the first descriptor, the second must not claim it again.
-        let buffered = open_with(path, OFlags::empty())
-            .map_err(|error| OpenError::from_io(path, "opening", error))?;
+        let buffered = open_with(path, access, OFlags::empty()).map_err(failed)?;
         for file in [&direct, &buffered] {
             if file.metadata().map_err(lookup)?.rdev() != metadata.rdev() {
                 return Err(OpenError::NotFound {
@@ -89,10 +114,11 @@ impl Device {
                 problem,
             });
         }
-        Ok(Self {
+        let device = Self {
             medium: Medium::new(path.display().to_string(), size, buffered, Some(direct)),
             sectors,
-        })
+        };
+        Ok((device, metadata.rdev()))
     }
 }
 
@@ -124,9 +150,10 @@ impl BlockRead for Device {
     }
 }
 
-fn open_with(path: &Path, flags: OFlags) -> std::io::Result<File> {
+fn open_with(path: &Path, access: Access, flags: OFlags) -> std::io::Result<File> {
     OpenOptions::new()
         .read(true)
+        .write(access == Access::Write)
         // A drive without a medium, or a pipe put in its place, must not make us wait.
         .custom_flags((flags | OFlags::NONBLOCK).bits() as i32)
         .open(path)

@@ -1,24 +1,24 @@
-//! Why a disk could not be opened or read.
+//! Why a disk could not be opened, read or written.
 
 use std::fmt;
 use std::io;
 use std::path::PathBuf;
 
-use super::MAX_DISK_SIZE;
+use super::{DiskKind, MAX_DISK_SIZE};
 use crate::units::{ByteCount, ByteOffset};
 
-/// Why an open disk could not be read.
+/// Why an open disk could not be read or written.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum BlockError {
     /// The range asked for does not lie on the disk.
-    #[error("{disk}: a read of {length} at {offset} leaves the disk, which ends at {end}")]
+    #[error("{disk}: the {length} at {offset} leave the disk, which ends at {end}")]
     OutOfRange {
         /// The disk's name.
         disk: String,
-        /// Where the read began.
+        /// Where the range began.
         offset: ByteOffset,
-        /// How much was asked for.
+        /// How much was to be read or written.
         length: ByteCount,
         /// The end of the disk.
         end: ByteOffset,
@@ -35,6 +35,60 @@ pub enum BlockError {
         /// What the reader of the image said.
         #[source]
         source: Box<ce_vhdx::ReadError>,
+    },
+    /// What was written could not be made durable.
+    #[error("{disk}: making what was written durable failed")]
+    Flush {
+        /// The disk's name.
+        disk: String,
+        /// What the operating system said.
+        #[source]
+        source: io::Error,
+    },
+    /// There is no room for more changes.
+    #[error(
+        "{disk}: the changes up to {offset} do not fit into the {limit} that the scratch folder \
+         has for them"
+    )]
+    OverlayFull {
+        /// The disk's name.
+        disk: String,
+        /// The first position that did not fit.
+        offset: ByteOffset,
+        /// How much fits.
+        limit: ByteCount,
+    },
+    /// The file that changes are kept in failed.
+    #[error("{disk}: {action} the changes kept in {scratch} failed")]
+    Scratch {
+        /// The disk's name.
+        disk: String,
+        /// Where the changes are kept.
+        scratch: String,
+        /// `reading` or `writing`.
+        action: &'static str,
+        /// What the operating system said.
+        #[source]
+        source: io::Error,
+    },
+    /// Somebody else has written to the disk.
+    #[error("{disk}: was written to by somebody else since it was opened")]
+    Touched {
+        /// The disk's name.
+        disk: String,
+    },
+    /// The medium failed to take data.
+    #[error("{disk}: writing {length} at {offset} failed")]
+    Write {
+        /// The disk's name.
+        disk: String,
+        /// Where the write began.
+        offset: ByteOffset,
+        /// How much was to be written.
+        length: ByteCount,
+        /// What the operating system said.
+        #[source]
+        source: io::Error,
     },
     /// The medium failed.
     #[error("{disk}: reading {length} at {offset} failed")]
@@ -145,6 +199,23 @@ pub enum OpenError {
         /// The physical sector size in bytes.
         physical: u32,
     },
+    /// The disk cannot be written in the form that it has.
+    #[error("{}: is a {kind}, which is never written: convert it to a raw disk first", path.display())]
+    NeverWritten {
+        /// What was to be opened.
+        path: PathBuf,
+        /// What it is.
+        kind: DiskKind,
+    },
+    /// It can be read but not be written.
+    #[error("{}: not writable", path.display())]
+    NotWritable {
+        /// What was to be opened.
+        path: PathBuf,
+        /// What the operating system said.
+        #[source]
+        source: io::Error,
+    },
     /// The operating system refused for another reason.
     #[error("{}: {action} failed", path.display())]
     Io {
@@ -159,6 +230,20 @@ pub enum OpenError {
 }
 
 impl OpenError {
+    /// As [`from_io`](Self::from_io), for an error of opening something that can be read for
+    /// writing.
+    pub(super) fn from_write_open(path: &std::path::Path, source: io::Error) -> Self {
+        let path = path.to_owned();
+        let denied = [
+            io::ErrorKind::PermissionDenied,
+            io::ErrorKind::ReadOnlyFilesystem,
+        ];
+        if denied.contains(&source.kind()) {
+            return Self::NotWritable { path, source };
+        }
+        Self::from_io(&path, "opening it for writing", source)
+    }
+
     /// Sorts an error of `action` on `path` into the family.
     pub(super) fn from_io(path: &std::path::Path, action: &'static str, source: io::Error) -> Self {
         let path = path.to_owned();

@@ -4,7 +4,8 @@
 //! ahead and dropped behind, so that reading a disk does not evict the host's cache. Holes of the
 //! file are reported as zeros where the file system can tell them (`SEEK_DATA`).
 //!
-//! What it does not do: lock the file, or notice that somebody writes to it.
+//! A file that is only read is not locked, and that somebody writes to it goes unnoticed. One that
+//! is opened to be written is locked against a second writer of this kind.
 
 use std::fs::{File, Metadata, OpenOptions};
 use std::io;
@@ -13,14 +14,16 @@ use std::path::Path;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Mutex, PoisonError};
 
-use rustix::fs::{OFlags, SeekFrom};
+use rustix::fs::{FlockOperation, OFlags, SeekFrom};
 use rustix::io::Errno;
 
+use super::busy::find_users_of_file;
 use super::medium::Medium;
+use super::node::identity_of_file;
 use super::sector::{DETECTION_LENGTH, detect_sector_size};
 use super::{
     BlockError, BlockRead, Extent, ExtentKind, FileKind, FileStamp, OpenError, SizeProblem,
-    check_range,
+    Writable, check_range,
 };
 use crate::units::{ByteCount, ByteOffset, SectorSize, SectorSizes};
 
@@ -47,8 +50,53 @@ impl RawFile {
     /// [`OpenError`]: nothing there, not readable, no regular file, or a size that is zero, above
     /// [`MAX_DISK_SIZE`](super::MAX_DISK_SIZE) or no multiple of the sector size.
     pub fn open(path: &Path, sector_size: Option<SectorSize>) -> Result<Self, OpenError> {
-        let (file, metadata) = open_regular(path)?;
-        Self::from_file(path, file, &metadata, sector_size)
+        let (file, metadata) = open_regular(path, Access::Read)?;
+        Self::from_file(path, file, &metadata, sector_size, Access::Read)
+    }
+
+    /// As [`open`](Self::open), to be written as well, and locked for as long as it is open.
+    ///
+    /// Whatever the file holds counts as a raw disk; [`open_writable`](super::open_writable)
+    /// refuses images.
+    ///
+    /// # Errors
+    ///
+    /// Also [`OpenError::NotWritable`], and [`OpenError::Busy`] when another process has opened it
+    /// so, or a loop device uses it.
+    pub fn open_writable(
+        path: &Path,
+        sector_size: Option<SectorSize>,
+    ) -> Result<Writable<Self>, OpenError> {
+        let (file, metadata) = open_regular(path, Access::Write)?;
+        let busy = |held_by| OpenError::Busy {
+            path: path.to_owned(),
+            held_by,
+        };
+        match rustix::fs::flock(&file, FlockOperation::NonBlockingLockExclusive) {
+            Ok(()) => {}
+            Err(Errno::WOULDBLOCK) => {
+                return Err(busy(vec!["another process has locked it".to_owned()]));
+            }
+            Err(error) => return Err(OpenError::from_io(path, "locking", error.into())),
+        }
+        let users = find_users_of_file(&metadata);
+        if !users.is_empty() {
+            return Err(busy(users));
+        }
+        let disk = Self::from_file(path, file, &metadata, sector_size, Access::Write)?;
+        Ok(Writable::new(disk, identity_of_file(path, &metadata)))
+    }
+
+    pub(super) fn medium(&self) -> &Medium {
+        &self.medium
+    }
+
+    /// Drops what is known about holes, as the file is about to have others.
+    pub(super) fn forget_extents(&self) {
+        *self
+            .last_extent
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner) = None;
     }
 
     /// As [`open`](Self::open), for a file that [`open_regular`] has opened.
@@ -57,6 +105,7 @@ impl RawFile {
         file: File,
         metadata: &Metadata,
         sector_size: Option<SectorSize>,
+        access: Access,
     ) -> Result<Self, OpenError> {
         let size = ByteCount(metadata.len());
         let sector = match sector_size {
@@ -74,7 +123,7 @@ impl RawFile {
                 problem,
             });
         }
-        let direct = open_direct(path, metadata);
+        let direct = open_direct(path, metadata, access);
         Ok(Self {
             medium: Medium::new(path.display().to_string(), size, file, direct),
             sectors: SectorSizes {
@@ -190,18 +239,31 @@ struct KnownExtent {
     extent: Extent,
 }
 
-/// Opens `path` for reading if it is a regular file.
-pub(super) fn open_regular(path: &Path) -> Result<(File, Metadata), OpenError> {
+/// What a disk is opened for.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub(super) enum Access {
+    /// Reading alone.
+    Read,
+    /// Reading and writing.
+    Write,
+}
+
+/// Opens `path` if it is a regular file.
+pub(super) fn open_regular(path: &Path, access: Access) -> Result<(File, Metadata), OpenError> {
     // Before opening: to open a pipe or a device may have effects.
     let metadata = std::fs::metadata(path)
         .map_err(|error| OpenError::from_io(path, "looking it up", error))?;
     expect_regular(path, &metadata)?;
     let file = OpenOptions::new()
         .read(true)
+        .write(access == Access::Write)
         // Should it have become a pipe meanwhile, opening must not wait for a writer.
         .custom_flags(OFlags::NONBLOCK.bits() as i32)
         .open(path)
-        .map_err(|error| OpenError::from_io(path, "opening", error))?;
+        .map_err(|error| match access {
+            Access::Read => OpenError::from_io(path, "opening", error),
+            Access::Write => OpenError::from_write_open(path, error),
+        })?;
     let metadata = file
         .metadata()
         .map_err(|error| OpenError::from_io(path, "looking it up", error))?;
@@ -244,9 +306,10 @@ pub(super) fn file_kind(metadata: &Metadata) -> FileKind {
 }
 
 /// A second descriptor of the file that `metadata` describes, for direct I/O, if there can be one.
-pub(super) fn open_direct(path: &Path, metadata: &Metadata) -> Option<File> {
+pub(super) fn open_direct(path: &Path, metadata: &Metadata, access: Access) -> Option<File> {
     let file = OpenOptions::new()
         .read(true)
+        .write(access == Access::Write)
         .custom_flags((OFlags::DIRECT | OFlags::NONBLOCK).bits() as i32)
         .open(path)
         .ok()?;

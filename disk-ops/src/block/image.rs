@@ -9,7 +9,7 @@ use std::path::Path;
 
 use ce_vhdx::{FileOffset, ImageKind, ReadAt, VhdReader, VhdxReader, VirtualOffset};
 
-use super::file::{open_direct, open_regular};
+use super::file::{Access, open_direct, open_regular};
 use super::medium::Medium;
 use super::{
     BlockError, BlockRead, Extent, ExtentKind, FileStamp, OpenError, SizeProblem, check_range,
@@ -32,7 +32,7 @@ impl ImageFile {
     /// [`OpenError`] as for a raw file, and [`OpenError::Image`] when the file is no image of that
     /// format, a damaged one, or a differencing disk.
     pub fn open(path: &Path, kind: ImageKind) -> Result<Self, OpenError> {
-        let (file, metadata) = open_regular(path)?;
+        let (file, metadata) = open_regular(path, Access::Read)?;
         Self::from_file(path, file, &metadata, kind)
     }
 
@@ -45,7 +45,7 @@ impl ImageFile {
     ) -> Result<Self, OpenError> {
         let name = path.display().to_string();
         let length = ByteCount(metadata.len());
-        let direct = open_direct(path, metadata);
+        let direct = open_direct(path, metadata, Access::Read);
         let medium = ImageMedium(Medium::new(name.clone(), length, file, direct));
         let failed = |source| OpenError::Image {
             path: path.to_owned(),

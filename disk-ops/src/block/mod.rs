@@ -1,18 +1,27 @@
-//! A disk that can be read at any position, whatever it is kept in.
+//! A disk that can be read at any position, whatever it is kept in, and written where that was
+//! asked for.
 //!
 //! ```text
 //!  path --+--> file    raw image: direct I/O where it works, holes by SEEK_DATA
-//!  (open) +--> image   VHDX or VHD file
+//!  (open) +--> image   VHDX or VHD file: never written
 //!         +--> device  Linux block device, claimed so that nothing else may mount it
 //!                        |
 //!                        v
 //!                    BlockRead <-- window (a partition of another disk)
-//!                        ^
 //!                        |
-//!                     memory (for tests: fails, counts, delays on demand)
+//!                     memory (for tests: fails, counts, delays, loses power on demand)
 //! ```
 //!
-//! Nothing here writes, and nothing here knows what the bytes mean.
+//! | what | reads | can be written | is changed by a commit |
+//! |---|---|---|---|
+//! | [`RawFile`], [`Device`] | yes | as [`Writable`], from [`open_writable`] only | yes |
+//! | [`ImageFile`] | yes | no | no |
+//! | [`Window`] | yes | if what it is a window on can be | no |
+//! | [`MemoryDisk`] | yes | yes | yes |
+//!
+//! Nothing here knows what the bytes mean.
+
+use std::path::PathBuf;
 
 use crate::units::{ByteCount, ByteOffset, SectorSizes};
 
@@ -23,9 +32,11 @@ pub mod file;
 pub mod image;
 mod medium;
 pub mod memory;
+mod node;
 pub mod open;
 pub mod sector;
 pub mod window;
+pub mod writable;
 
 pub use device::Device;
 pub use error::{BlockError, FileKind, OpenError, SizeProblem};
@@ -33,9 +44,10 @@ pub use file::RawFile;
 pub(crate) use image::ImageDisk;
 pub use image::ImageFile;
 pub use memory::{MemoryDisk, ReadCounts};
-pub use open::{DiskKind, OpenOptions, open, probe, same_file};
+pub use open::{DiskKind, OpenOptions, open, open_writable, probe, same_file};
 pub use sector::detect_sector_size;
 pub use window::Window;
+pub use writable::Writable;
 
 /// Positional reads of a disk of fixed size, from any thread.
 ///
@@ -76,6 +88,66 @@ pub trait BlockRead: Send + Sync {
     fn file_stamp(&self) -> Option<FileStamp> {
         None
     }
+}
+
+/// Positional writes, beside the reads, from any thread.
+///
+/// A write is visible to every later read, and on the medium only after the next
+/// [`flush`](Self::flush): until then a power cut may keep any of it, in any order, sector by
+/// sector. Any range inside the disk may be written; what does not begin and end on whole sectors
+/// is completed from what is there, below this interface.
+pub trait BlockWrite: BlockRead {
+    /// Writes `bytes` from `offset` on.
+    ///
+    /// # Errors
+    ///
+    /// [`BlockError::OutOfRange`] when the range leaves the disk, nothing being written then;
+    /// after that.
+    fn write_at(&self, offset: ByteOffset, bytes: &[u8]) -> Result<(), BlockError>;
+
+    /// Makes all earlier writes survive a power cut.
+    ///
+    /// # Errors
+    ///
+    /// [`BlockError::Flush`]. Nothing is known then of any write since the last flush that
+    /// succeeded, even if a later flush succeeds: a system may drop what it could not write. Such
+    /// writes have to be made again.
+    fn flush(&self) -> Result<(), BlockError>;
+}
+
+pub trait WholeDisk: BlockWrite {
+    /// What tells this disk from another one, also after a reboot.
+    fn identity(&self) -> DiskIdentity;
+
+    /// Makes sure that the medium has room for `length` bytes at `offset`; changes no content.
+    ///
+    /// Only a sparse file can have none. Where the file system knows no reservations this does
+    /// nothing.
+    ///
+    /// # Errors
+    ///
+    /// [`BlockError::OutOfRange`] and [`BlockError::Write`].
+    fn reserve(&self, offset: ByteOffset, length: ByteCount) -> Result<(), BlockError>;
+
+    /// Makes sure that nobody has written to the disk since it was opened, as far as that can be
+    /// seen. A claimed device cannot have been; a file shows it by its time stamp.
+    ///
+    /// Meant for before the first own write: after it, nothing is checked.
+    ///
+    /// # Errors
+    ///
+    /// [`BlockError::Touched`] when somebody has.
+    fn expect_untouched(&self) -> Result<(), BlockError>;
+}
+
+/// What tells a disk from another one.
+#[derive(Clone, Debug, Default, Eq, PartialEq)]
+pub struct DiskIdentity {
+    /// Where it was opened: absolute, links not followed. `None` for what has no path.
+    pub path: Option<PathBuf>,
+    /// What it is called whatever its path: `inode:` and a number for a file, `wwid:`, `uuid:` or
+    /// `serial:` and the name that the device itself reports. `None` if it has no such name.
+    pub node: Option<String>,
 }
 
 /// Which file it is, and when it was last written to.
@@ -142,7 +214,7 @@ pub fn check_range<D: BlockRead + ?Sized>(
 }
 
 /// Whatever points at a disk is a disk.
-macro_rules! forward_block_read {
+macro_rules! forward_to_disk {
     ($($pointer:ty),+) => {$(
         impl<D: BlockRead + ?Sized> BlockRead for $pointer {
             fn size(&self) -> ByteCount {
@@ -169,10 +241,34 @@ macro_rules! forward_block_read {
                 (**self).file_stamp()
             }
         }
+
+        impl<D: BlockWrite + ?Sized> BlockWrite for $pointer {
+            fn write_at(&self, offset: ByteOffset, bytes: &[u8]) -> Result<(), BlockError> {
+                (**self).write_at(offset, bytes)
+            }
+
+            fn flush(&self) -> Result<(), BlockError> {
+                (**self).flush()
+            }
+        }
+
+        impl<D: WholeDisk + ?Sized> WholeDisk for $pointer {
+            fn identity(&self) -> DiskIdentity {
+                (**self).identity()
+            }
+
+            fn reserve(&self, offset: ByteOffset, length: ByteCount) -> Result<(), BlockError> {
+                (**self).reserve(offset, length)
+            }
+
+            fn expect_untouched(&self) -> Result<(), BlockError> {
+                (**self).expect_untouched()
+            }
+        }
     )+};
 }
 
-forward_block_read!(&D, Box<D>, std::sync::Arc<D>);
+forward_to_disk!(&D, Box<D>, std::sync::Arc<D>);
 
 /// The largest disk that is taken: 64 TiB, the most that a VHDX can hold (MS-VHDX 2.6.2.4).
 pub const MAX_DISK_SIZE: ByteCount = ByteCount(64 << 40);

@@ -11,9 +11,9 @@ use std::path::Path;
 
 use ce_vhdx::ImageKind;
 
-use super::file::{open_regular, read_head};
+use super::file::{Access, open_regular, read_head};
 use super::image::format_name;
-use super::{BlockRead, Device, ImageFile, OpenError, RawFile};
+use super::{BlockRead, Device, ImageFile, OpenError, RawFile, WholeDisk};
 use crate::units::SectorSize;
 
 /// How a disk is to be opened. The default is to find out.
@@ -60,7 +60,7 @@ pub fn open(path: &Path, options: &OpenOptions) -> Result<Box<dyn BlockRead>, Op
     if is_block_device(path)? {
         return Ok(Box::new(Device::open(path)?));
     }
-    let (file, metadata) = open_regular(path)?;
+    let (file, metadata) = open_regular(path, Access::Read)?;
     let kind = match options.as_raw {
         true => None,
         false => image_kind(path, &file, metadata.len())?,
@@ -69,9 +69,40 @@ pub fn open(path: &Path, options: &OpenOptions) -> Result<Box<dyn BlockRead>, Op
         Some(kind) => Box::new(ImageFile::from_file(path, file, &metadata, kind)?),
         None => {
             let sector_size = options.sector_size;
-            Box::new(RawFile::from_file(path, file, &metadata, sector_size)?)
+            let access = Access::Read;
+            Box::new(RawFile::from_file(
+                path,
+                file,
+                &metadata,
+                sector_size,
+                access,
+            )?)
         }
     })
+}
+
+/// Opens the disk at `path` to be written: a block device or a raw file.
+///
+/// # Errors
+///
+/// [`OpenError`]; besides those of [`Device::open_writable`] and [`RawFile::open_writable`],
+/// [`OpenError::NeverWritten`] for a VHDX or VHD and [`OpenError::ForeignImage`] for an image of
+/// another format.
+pub fn open_writable(path: &Path, options: &OpenOptions) -> Result<Box<dyn WholeDisk>, OpenError> {
+    if is_block_device(path)? {
+        return Ok(Box::new(Device::open_writable(path)?));
+    }
+    if !options.as_raw {
+        // With a descriptor of its own: to be told what it is, an image need not be writable.
+        let (file, metadata) = open_regular(path, Access::Read)?;
+        if let Some(kind) = image_kind(path, &file, metadata.len())? {
+            return Err(OpenError::NeverWritten {
+                path: path.to_owned(),
+                kind: DiskKind::Image(kind),
+            });
+        }
+    }
+    Ok(Box::new(RawFile::open_writable(path, options.sector_size)?))
 }
 
 /// In what the disk at `path` would be found by [`open`], without opening it as that.
@@ -83,7 +114,7 @@ pub fn probe(path: &Path) -> Result<DiskKind, OpenError> {
     if is_block_device(path)? {
         return Ok(DiskKind::BlockDevice);
     }
-    let (file, metadata) = open_regular(path)?;
+    let (file, metadata) = open_regular(path, Access::Read)?;
     let kind = image_kind(path, &file, metadata.len())?;
     Ok(kind.map_or(DiskKind::RawFile, DiskKind::Image))
 }

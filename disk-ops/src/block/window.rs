@@ -1,6 +1,6 @@
 //! A stretch of a disk, such as a partition, as a disk of its own.
 
-use super::{BlockError, BlockRead, Extent, check_range};
+use super::{BlockError, BlockRead, BlockWrite, Extent, check_range};
 use crate::units::{ByteCount, ByteOffset, SectorSizes};
 
 /// A bounded view of another disk: byte 0 of the window is byte `start` of the disk.
@@ -70,6 +70,19 @@ impl<D: BlockRead> BlockRead for Window<D> {
             // The extent ends behind `offset`, hence behind the window's start.
             end: ByteOffset(extent.end.0 - self.start.0).min(self.size.end()),
         })
+    }
+}
+
+/// A window on what can be written can be written.
+impl<D: BlockWrite> BlockWrite for Window<D> {
+    fn write_at(&self, offset: ByteOffset, bytes: &[u8]) -> Result<(), BlockError> {
+        check_range(self, offset, ByteCount(bytes.len() as u64))?;
+        self.disk
+            .write_at(ByteOffset(self.start.0 + offset.0), bytes)
+    }
+
+    fn flush(&self) -> Result<(), BlockError> {
+        self.disk.flush()
     }
 }
 

@@ -1,13 +1,18 @@
 //! A disk in memory, for tests: it counts what is read, and fails or dawdles where it is told to.
 //!
+//! Written through [`BlockWrite`], it has a cache that is not durable: a power cut loses any of
+//! what was not flushed ([`MemoryDisk::cut_power`]).
+//!
 //! It is public because the tests of other crates need it; nothing that ships uses it.
 
-use std::collections::BTreeMap;
 use std::io;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use super::{BlockError, BlockRead, Extent, ExtentKind, check_range};
+use super::{
+    BlockError, BlockRead, BlockWrite, DiskIdentity, Extent, ExtentKind, WholeDisk, check_range,
+};
+use crate::fault::{CachedPages, Faults, PAGE, pages_of};
 use crate::units::{ByteCount, ByteOffset, SectorSizes};
 
 /// A sparse disk in memory. Pages that were never written are holes.
@@ -15,8 +20,10 @@ use crate::units::{ByteCount, ByteOffset, SectorSizes};
 pub struct MemoryDisk {
     size: ByteCount,
     sectors: SectorSizes,
-    pages: BTreeMap<u64, Box<[u8; PAGE]>>,
+    content: Mutex<CachedPages>,
+    identity: DiskIdentity,
     faults: Vec<Fault>,
+    write_faults: Faults,
     delay: Duration,
     counts: Mutex<ReadCounts>,
 }
@@ -59,8 +66,10 @@ impl MemoryDisk {
         Self {
             size,
             sectors,
-            pages: BTreeMap::new(),
+            content: Mutex::default(),
+            identity: DiskIdentity::default(),
             faults: Vec::new(),
+            write_faults: Faults::default(),
             delay: Duration::ZERO,
             counts: Mutex::new(ReadCounts::default()),
         }
@@ -74,14 +83,28 @@ impl MemoryDisk {
     pub fn write(&mut self, offset: ByteOffset, bytes: &[u8]) {
         check_range(self, offset, ByteCount(bytes.len() as u64))
             .expect("a test writes inside of its disk");
-        for (position, at, length) in pages_of(offset, bytes.len()) {
-            let page = self
-                .pages
-                .entry(position.0 / PAGE as u64)
-                .or_insert_with(|| Box::new([0; PAGE]));
-            let within = (position.0 % PAGE as u64) as usize;
-            page[within..within + length].copy_from_slice(&bytes[at..at + length]);
-        }
+        self.content().write_durably(offset.0, bytes);
+    }
+
+    /// The same disk, whose writes and flushes fail as `faults` say.
+    #[must_use]
+    pub fn with_faults(mut self, faults: Faults) -> Self {
+        self.write_faults = faults;
+        self
+    }
+
+    /// The same disk, known as `identity`.
+    #[must_use]
+    pub fn with_identity(mut self, identity: DiskIdentity) -> Self {
+        self.identity = identity;
+        self
+    }
+
+    /// What a power cut leaves: all that was flushed, and of the rest each sector for which
+    /// `survives` says so, asked in the order of the writes.
+    pub fn cut_power(&self, mut survives: impl FnMut() -> bool) {
+        let sector = self.sectors.logical.bytes();
+        self.content().cut_power(sector, &mut survives);
     }
 
     /// Makes every read that touches the byte at `offset` fail.
@@ -104,6 +127,10 @@ impl MemoryDisk {
     /// What has been read so far.
     pub fn read_counts(&self) -> ReadCounts {
         *self.counts()
+    }
+
+    fn content(&self) -> MutexGuard<'_, CachedPages> {
+        self.content.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     fn counts(&self) -> MutexGuard<'_, ReadCounts> {
@@ -145,37 +172,36 @@ impl BlockRead for MemoryDisk {
                 source: fault.kind.into(),
             });
         }
-        for (position, at, length) in pages_of(offset, buffer.len()) {
-            let within = (position.0 % PAGE as u64) as usize;
-            let target = &mut buffer[at..at + length];
-            let mut counts = self.counts();
-            counts.bytes += length as u64;
-            match self.pages.get(&(position.0 / PAGE as u64)) {
-                Some(page) => target.copy_from_slice(&page[within..within + length]),
-                None => {
-                    counts.hole_bytes += length as u64;
-                    target.fill(0);
-                }
-            }
-        }
+        self.write_faults
+            .expect_power()
+            .map_err(|source| BlockError::Read {
+                disk: self.name().to_owned(),
+                offset,
+                length,
+                source,
+            })?;
+        let content = self.content();
+        content.read(offset.0, buffer);
+        let holes = pages_of(offset.0, buffer.len())
+            .filter(|(position, _, _)| content.page(position / PAGE as u64).is_none())
+            .map(|(_, _, length)| length as u64);
+        let mut counts = self.counts();
+        counts.bytes += length.0;
+        counts.hole_bytes += holes.sum::<u64>();
         Ok(())
     }
 
     fn extent_at(&self, offset: ByteOffset) -> Result<Extent, BlockError> {
         check_range(self, offset, ByteCount(1))?;
         let page = offset.0 / PAGE as u64;
-        let (kind, end_page) = if self.pages.contains_key(&page) {
-            let gap = (page..)
-                .zip(self.pages.range(page..))
-                .find(|(n, (have, _))| n != *have);
-            let run = self.pages.range(page..).count() as u64;
-            (ExtentKind::Data, gap.map_or(page + run, |(n, _)| n))
+        let content = self.content();
+        let (kind, end_page) = if content.page(page).is_some() {
+            let run = (page..).zip(content.pages_from(page));
+            let run = run.take_while(|(expected, found)| expected == found);
+            (ExtentKind::Data, page + run.count() as u64)
         } else {
-            let next = self.pages.range(page..).next();
-            (
-                ExtentKind::Zero,
-                next.map_or(u64::MAX / PAGE as u64, |(n, _)| *n),
-            )
+            let next = content.pages_from(page).next();
+            (ExtentKind::Zero, next.unwrap_or(u64::MAX / PAGE as u64))
         };
         Ok(Extent {
             kind,
@@ -184,24 +210,64 @@ impl BlockRead for MemoryDisk {
     }
 }
 
-/// Cuts `length` bytes from `offset` on at page borders: position, index into the bytes, length.
-fn pages_of(offset: ByteOffset, length: usize) -> impl Iterator<Item = (ByteOffset, usize, usize)> {
-    let mut at = 0;
-    std::iter::from_fn(move || {
-        let position = ByteOffset(offset.0 + at as u64);
-        let room = PAGE - (position.0 % PAGE as u64) as usize;
-        let piece = room.min(length - at);
-        let start = at;
-        at += piece;
-        (piece > 0).then_some((position, start, piece))
-    })
+impl BlockWrite for MemoryDisk {
+    fn write_at(&self, offset: ByteOffset, bytes: &[u8]) -> Result<(), BlockError> {
+        let length = ByteCount(bytes.len() as u64);
+        check_range(self, offset, length)?;
+        let (through, result) = match self.write_faults.next() {
+            Ok(()) => (bytes.len(), Ok(())),
+            Err((sectors, source)) => {
+                let error = BlockError::Write {
+                    disk: self.name().to_owned(),
+                    offset,
+                    length,
+                    source,
+                };
+                let through = sectors.saturating_mul(self.sectors.logical.bytes());
+                (through.min(length.0) as usize, Err(error))
+            }
+        };
+        self.content().write(offset.0, &bytes[..through]);
+        result
+    }
+
+    fn flush(&self) -> Result<(), BlockError> {
+        match self.write_faults.next() {
+            Ok(()) => {
+                self.content().flush();
+                Ok(())
+            }
+            Err((_, source)) => {
+                if !self.write_faults.is_dead() {
+                    self.content().drop_unflushed();
+                }
+                Err(BlockError::Flush {
+                    disk: self.name().to_owned(),
+                    source,
+                })
+            }
+        }
+    }
 }
 
-const PAGE: usize = 4096;
+impl WholeDisk for MemoryDisk {
+    fn identity(&self) -> DiskIdentity {
+        self.identity.clone()
+    }
+
+    fn reserve(&self, offset: ByteOffset, length: ByteCount) -> Result<(), BlockError> {
+        check_range(self, offset, length)
+    }
+
+    fn expect_untouched(&self) -> Result<(), BlockError> {
+        Ok(())
+    }
+}
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::fault::Failure;
 
     fn disk() -> MemoryDisk {
         let mut disk = MemoryDisk::new(ByteCount(10 * 4096 + 512), SectorSizes::B512);
@@ -266,5 +332,58 @@ mod tests {
         assert_eq!(kind(900), None);
         assert_eq!(kind(901), Some(io::ErrorKind::InvalidData));
         assert_eq!(kind(0), Some(io::ErrorKind::TimedOut));
+    }
+
+    #[test]
+    fn a_power_cut_takes_what_was_not_flushed_and_nothing_else() {
+        let disk = disk();
+        disk.write_at(ByteOffset(512), &[5; 1024]).unwrap();
+        disk.flush().unwrap();
+        disk.write_at(ByteOffset(1024), &[6; 1024]).unwrap();
+        let mut answers = [true, false].into_iter();
+        disk.cut_power(|| answers.next().unwrap());
+        let mut bytes = [9; 2560];
+        disk.read_at(ByteOffset::ZERO, &mut bytes).unwrap();
+        let sectors: Vec<u8> = bytes.chunks(512).map(|sector| sector[0]).collect();
+        assert_eq!(sectors, [0, 5, 6, 0, 0]);
+    }
+
+    #[test]
+    fn what_a_failed_flush_dropped_is_seen_until_the_power_goes() {
+        let faults = Faults::default();
+        let disk = disk().with_faults(faults.clone());
+        faults.fail_operation(
+            1,
+            Failure::Error {
+                kind: io::ErrorKind::Other,
+                after_sectors: 0,
+            },
+        );
+        let first = || {
+            let mut bytes = [9; 2];
+            disk.read_at(ByteOffset(511), &mut bytes).unwrap();
+            bytes
+        };
+        disk.write_at(ByteOffset(0), &[5; 1024]).unwrap();
+        assert!(disk.flush().is_err());
+        disk.write_at(ByteOffset(512), &[6; 512]).unwrap();
+        disk.flush().unwrap();
+        assert_eq!(first(), [5, 6]);
+        disk.cut_power(|| true);
+        assert_eq!(first(), [0, 6]);
+    }
+
+    #[test]
+    fn a_write_is_torn_where_it_is_told_to() {
+        let faults = Faults::default();
+        let disk = disk().with_faults(faults.clone());
+        let after_sectors = 1;
+        faults.fail_operation(0, Failure::PowerCut { after_sectors });
+        assert!(disk.write_at(ByteOffset(0), &[5; 1024]).is_err());
+        assert!(disk.read_at(ByteOffset(0), &mut [0; 1]).is_err());
+        faults.clear();
+        let mut bytes = [9; 1024];
+        disk.read_at(ByteOffset(0), &mut bytes).unwrap();
+        assert_eq!((bytes[511], bytes[512]), (5, 0));
     }
 }
