@@ -23,6 +23,7 @@ pub mod fault;
 pub mod md5;
 pub mod partition;
 pub mod progress;
+pub mod scratch;
 pub mod sink;
 pub mod units;
 pub mod volume;

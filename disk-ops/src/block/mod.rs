@@ -8,6 +8,7 @@
 //!                        |
 //!                        v
 //!                    BlockRead <-- window (a partition of another disk)
+//!                        ^    <-- overlay (changes kept beside a disk, which stays as it is)
 //!                        |
 //!                     memory (for tests: fails, counts, delays, loses power on demand)
 //! ```
@@ -16,6 +17,7 @@
 //! |---|---|---|---|
 //! | [`RawFile`], [`Device`] | yes | as [`Writable`], from [`open_writable`] only | yes |
 //! | [`ImageFile`] | yes | no | no |
+//! | [`Overlay`] | yes | yes; the disk below stays as it is | no |
 //! | [`Window`] | yes | if what it is a window on can be | no |
 //! | [`MemoryDisk`] | yes | yes | yes |
 //!
@@ -34,6 +36,7 @@ mod medium;
 pub mod memory;
 mod node;
 pub mod open;
+pub mod overlay;
 pub mod sector;
 pub mod window;
 pub mod writable;
@@ -45,6 +48,7 @@ pub(crate) use image::ImageDisk;
 pub use image::ImageFile;
 pub use memory::{MemoryDisk, ReadCounts};
 pub use open::{DiskKind, OpenOptions, open, open_writable, probe, same_file};
+pub use overlay::Overlay;
 pub use sector::detect_sector_size;
 pub use window::Window;
 pub use writable::Writable;
@@ -102,6 +106,8 @@ pub trait BlockWrite: BlockRead {
     /// # Errors
     ///
     /// [`BlockError::OutOfRange`] when the range leaves the disk, nothing being written then;
+    /// [`BlockError::Write`] when the medium fails, [`BlockError::OverlayFull`] and
+    /// [`BlockError::Scratch`] when an overlay does. Any part of the range may hold the new bytes
     /// after that.
     fn write_at(&self, offset: ByteOffset, bytes: &[u8]) -> Result<(), BlockError>;
 
@@ -115,6 +121,7 @@ pub trait BlockWrite: BlockRead {
     fn flush(&self) -> Result<(), BlockError>;
 }
 
+/// A disk as a whole, to which changes can be committed: no window and no overlay.
 pub trait WholeDisk: BlockWrite {
     /// What tells this disk from another one, also after a reboot.
     fn identity(&self) -> DiskIdentity;
