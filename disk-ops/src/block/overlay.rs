@@ -91,6 +91,11 @@ impl<D: BlockRead> Overlay<D> {
         ByteCount(self.read_changes().slots.len() as u64 * BLOCK)
     }
 
+    /// How much can be changed.
+    pub fn limit(&self) -> ByteCount {
+        self.limit
+    }
+
     /// Whether a write has failed, so that changes are missing.
     pub fn is_broken(&self) -> bool {
         self.is_broken.load(Ordering::Relaxed)

@@ -100,7 +100,8 @@ impl MemoryScratch {
     #[must_use]
     pub fn copy(&self, faults: Faults) -> Self {
         let copy = Self::new(faults);
-        for name in lock(&self.names).seen.keys().cloned().collect::<Vec<_>>() {
+        let names: Vec<String> = lock(&self.names).seen.keys().cloned().collect();
+        for name in names {
             if let Some(bytes) = self.content(&name) {
                 copy.put(&name, &bytes);
             }

@@ -23,6 +23,7 @@ pub struct MemoryDisk {
     content: Mutex<CachedPages>,
     identity: DiskIdentity,
     faults: Vec<Fault>,
+    torn: Mutex<Vec<ByteOffset>>,
     write_faults: Faults,
     delay: Duration,
     counts: Mutex<ReadCounts>,
@@ -69,6 +70,7 @@ impl MemoryDisk {
             content: Mutex::default(),
             identity: DiskIdentity::default(),
             faults: Vec::new(),
+            torn: Mutex::default(),
             write_faults: Faults::default(),
             delay: Duration::ZERO,
             counts: Mutex::new(ReadCounts::default()),
@@ -113,6 +115,12 @@ impl MemoryDisk {
         self.faults.push(Fault { trigger, kind });
     }
 
+    /// Makes every read that touches the byte at `offset` fail until it is written, as a sector does
+    /// that was being written when the power went.
+    pub fn fail_until_written(&mut self, offset: ByteOffset) {
+        self.torn().push(offset);
+    }
+
     /// Makes every read behind the next `reads` ones fail.
     pub fn fail_after(&mut self, reads: u64, kind: io::ErrorKind) {
         let trigger = Trigger::After(self.counts().reads + reads);
@@ -127,6 +135,10 @@ impl MemoryDisk {
     /// What has been read so far.
     pub fn read_counts(&self) -> ReadCounts {
         *self.counts()
+    }
+
+    fn torn(&self) -> MutexGuard<'_, Vec<ByteOffset>> {
+        self.torn.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     fn content(&self) -> MutexGuard<'_, CachedPages> {
@@ -164,22 +176,18 @@ impl BlockRead for MemoryDisk {
             Trigger::Touching(byte) => range.contains(&byte),
             Trigger::After(reads) => earlier >= reads,
         });
-        if let Some(fault) = fault {
-            return Err(BlockError::Read {
-                disk: self.name().to_owned(),
-                offset,
-                length,
-                source: fault.kind.into(),
-            });
-        }
-        self.write_faults
-            .expect_power()
-            .map_err(|source| BlockError::Read {
-                disk: self.name().to_owned(),
-                offset,
-                length,
-                source,
-            })?;
+        let torn = self.torn().iter().any(|byte| range.contains(byte));
+        let failed = match fault {
+            Some(fault) => Err(fault.kind.into()),
+            None if torn => Err(io::Error::other("a torn sector")),
+            None => self.write_faults.expect_power(),
+        };
+        failed.map_err(|source| BlockError::Read {
+            disk: self.name().to_owned(),
+            offset,
+            length,
+            source,
+        })?;
         let content = self.content();
         content.read(offset.0, buffer);
         let holes = pages_of(offset.0, buffer.len())
@@ -228,6 +236,8 @@ impl BlockWrite for MemoryDisk {
             }
         };
         self.content().write(offset.0, &bytes[..through]);
+        let written = offset..ByteOffset(offset.0 + through as u64);
+        self.torn().retain(|byte| !written.contains(byte));
         result
     }
 
