@@ -1,7 +1,9 @@
 //! Disks and images: where the bytes of a job come from and go to.
 //!
 //! ```text
-//!  block      a disk that can be read at any position (file, device, VHDX, VHD)
+//!  transaction  changes of a disk: all or nothing, in a scratch folder until they are made
+//!    |
+//!  block      a disk that can be read at any position (file, device, VHDX, VHD), or written
 //!    |
 //!  partition  what lies on it (GPT with both copies, MBR)
 //!    |
@@ -25,5 +27,6 @@ pub mod partition;
 pub mod progress;
 pub mod scratch;
 pub mod sink;
+pub mod transaction;
 pub mod units;
 pub mod volume;
