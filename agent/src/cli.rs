@@ -58,6 +58,8 @@ pub enum Command {
     /// Tell what a prepare looks for and does, or check the catalogues that say so
     #[command(subcommand)]
     Catalog(CatalogCommand),
+    /// Finish or discard a commit to a disk that was cut short
+    Recover(RecoverArgs),
 }
 
 /// The commands that work on a disk.
@@ -293,6 +295,19 @@ fn whole_mib(text: &str) -> Result<ByteCount, String> {
     let size = mib(text).filter(|mib| (1..=1 << 20).contains(mib));
     size.map(|mib| ByteCount::mib(mib.into()))
         .ok_or_else(|| "a size is a number of MiB, from 1M to 1048576M".to_owned())
+}
+
+/// `recover`.
+#[derive(Args, Debug)]
+pub struct RecoverArgs {
+    /// The folder with the journal [default: $CE_STATE_DIR, else /var/lib/ce-agent for root and
+    /// $XDG_STATE_HOME/ce-agent for others]
+    #[arg(long, value_name = "DIR")]
+    pub scratch: Option<PathBuf>,
+
+    /// Where the disk of the journal is now [default: where it was]
+    #[arg(long)]
+    pub disk: Option<PathBuf>,
 }
 
 /// `hive`.

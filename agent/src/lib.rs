@@ -15,6 +15,7 @@ pub mod console;
 mod hive;
 pub mod job;
 mod local;
+mod recover;
 
 use cli::{Cli, Command};
 
@@ -24,5 +25,6 @@ pub fn run(cli: &Cli) -> u8 {
         Command::Catalog(command) => catalog::run(command, cli.output),
         Command::Hive(command) => hive::run(command, cli.output),
         Command::Job(command) => local::run(command, cli.output),
+        Command::Recover(args) => recover::run(args, cli.output),
     }
 }

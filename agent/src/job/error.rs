@@ -118,6 +118,8 @@ pub enum ErrorCode {
     DiskNotFound,
     /// The disk could not be read.
     DiskReadFailed,
+    /// The disk could not be written.
+    DiskWriteFailed,
     /// The disk is a dynamic one, or a member of a storage pool.
     DynamicDisk,
     /// Windows is hibernated, or was shut down with Fast Startup.
@@ -130,6 +132,10 @@ pub enum ErrorCode {
     Internal,
     /// A field is missing, unknown, or contradicts another.
     InvalidRequest,
+    /// The journal of a commit that was cut short can't be read.
+    JournalDamaged,
+    /// The disk is not the one of the journal, or was written to since.
+    JournalMismatch,
     /// There are several installations of Windows on the disk.
     MultipleWindows,
     /// There is too little room on the volume for what has to be written to it.
@@ -152,6 +158,12 @@ pub enum ErrorCode {
     PvsTargetPresent,
     /// What an earlier export left can't be gone on with.
     ResumeRefused,
+    /// Another run works with the scratch folder.
+    ScratchBusy,
+    /// The scratch folder could not be used.
+    ScratchFailed,
+    /// The scratch folder is full.
+    ScratchNoSpace,
     /// The user may not write to the share, or not enter it.
     SmbAccessDenied,
     /// The server does not accept the credentials.
@@ -177,7 +189,8 @@ impl ErrorCode {
     pub fn exit_code(self) -> u8 {
         match self {
             Self::InvalidRequest => 2,
-            Self::VerifyFailed => 4,
+            Self::JournalMismatch => 3,
+            Self::JournalDamaged | Self::VerifyFailed => 4,
             Self::Cancelled => 130,
             Self::BitLocker
             | Self::DynamicDisk
