@@ -14,6 +14,11 @@ pub struct StartJob {
     /// What is asked for. Holds no secret.
     #[prost(message, optional, tag = "3")]
     pub request: ::core::option::Option<JobRequest>,
+    /// Counts how often the job was given out, from 1: up by one after a rejection as busy or draining, the
+    /// same when it is only sent again. The answers repeat it, so that one that comes late is not taken for
+    /// the answer to a later attempt.
+    #[prost(uint32, tag = "5")]
+    pub attempt: u32,
     /// For `request.output_storage_location`. The only secret on the wire: not logged, not stored with the
     /// job, and no part of what makes two requests the same.
     #[prost(message, optional, tag = "4")]
@@ -165,6 +170,9 @@ pub struct JobAccepted {
     /// The job's name.
     #[prost(string, tag = "1")]
     pub job_id: ::prost::alloc::string::String,
+    /// `StartJob.attempt`.
+    #[prost(uint32, tag = "2")]
+    pub attempt: u32,
 }
 /// The job is not taken on, and nothing was touched.
 #[derive(Clone, PartialEq, ::prost::Message)]
@@ -181,6 +189,9 @@ pub struct JobRejected {
     /// Every problem with the request. At most 64.
     #[prost(message, repeated, tag = "4")]
     pub problems: ::prost::alloc::vec::Vec<Problem>,
+    /// `StartJob.attempt`.
+    #[prost(uint32, tag = "5")]
+    pub attempt: u32,
 }
 /// Nested message and enum types in `JobRejected`.
 pub mod job_rejected {
@@ -570,6 +581,9 @@ pub struct JobFinished {
     /// When it ended: milliseconds since 1970 (UTC), by the agent's clock.
     #[prost(int64, tag = "6")]
     pub finished_unix_ms: i64,
+    /// `StartJob.attempt`.
+    #[prost(uint32, tag = "7")]
+    pub attempt: u32,
 }
 /// Nested message and enum types in `JobFinished`.
 pub mod job_finished {
