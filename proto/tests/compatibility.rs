@@ -1,0 +1,198 @@
+//! What was released stays as it was.
+
+mod schema;
+#[path = "schema/surface.rs"]
+mod surface;
+
+use std::fs;
+
+use prost_types::descriptor_proto::ReservedRange;
+use prost_types::enum_descriptor_proto::EnumReservedRange;
+use prost_types::field_descriptor_proto::{Label, Type};
+use prost_types::{DescriptorProto, EnumDescriptorProto, FileDescriptorSet};
+use surface::Surface;
+
+#[test]
+fn nothing_that_was_released_was_changed_or_taken_away() {
+    let now = Surface::of(&schema::compiled());
+    let text = fs::read_to_string(RELEASED).unwrap_or_default();
+    let mut released = Surface::from_text(&text);
+    let broken = released.broken_by(&now);
+    assert!(
+        broken.is_empty(),
+        "peers rely on this:\n{}",
+        broken.join("\n")
+    );
+    if std::env::var_os("CE_BLESS").is_some() {
+        released.add(&now);
+        fs::write(RELEASED, format!("{HEAD}{}", released.to_text())).expect("it can be written");
+    }
+    assert!(
+        !released.lacks(&now),
+        "the files offer more than {RELEASED} says; run this test with CE_BLESS=1"
+    );
+}
+
+#[test]
+fn the_text_of_a_surface_reads_back_as_the_same() {
+    let now = Surface::of(&schema::compiled());
+    let read = Surface::from_text(&now.to_text());
+    assert_eq!(read.to_text(), now.to_text());
+    assert!(!read.lacks(&now) && !now.lacks(&read));
+}
+
+#[test]
+fn additions_break_nothing() {
+    let breaks = broken_by(|files| {
+        let ack = message(files, "Ack");
+        let mut more = ack.field[0].clone();
+        (more.name, more.number) = (Some("more".into()), Some(2));
+        ack.field.push(more);
+        let platform = values(files, "Platform");
+        let mut more = platform.value[0].clone();
+        (more.name, more.number) = (Some("PLATFORM_MORE".into()), Some(7));
+        platform.value.push(more);
+    });
+    assert_eq!(breaks, Vec::<String>::new());
+}
+
+#[test]
+fn a_field_that_is_renamed_retyped_or_renumbered_is_noticed() {
+    let renamed = broken_by(|files| message(files, "Ack").field[0].name = Some("number".into()));
+    assert_eq!(
+        renamed,
+        ["field ce.connector.v1.Ack 1 was `sequence uint64`, is `number uint64`"]
+    );
+    let retyped = broken_by(|files| message(files, "Ack").field[0].set_type(Type::Int64));
+    assert_eq!(
+        retyped,
+        ["field ce.connector.v1.Ack 1 was `sequence uint64`, is `sequence int64`"]
+    );
+    let renumbered = broken_by(|files| message(files, "Ack").field[0].number = Some(2));
+    assert_eq!(
+        renumbered,
+        ["field ce.connector.v1.Ack 1 (`sequence uint64`) is gone and not reserved"]
+    );
+    let repeated = broken_by(|files| message(files, "Ack").field[0].set_label(Label::Repeated));
+    assert_eq!(
+        repeated,
+        ["field ce.connector.v1.Ack 1 was `sequence uint64`, is `sequence uint64 repeated`"]
+    );
+}
+
+#[test]
+fn a_field_that_leaves_its_oneof_or_loses_its_presence_is_noticed() {
+    let left = broken_by(|files| {
+        let field = message(files, "DiskSelector").field.iter_mut().next();
+        field.expect("lun").oneof_index = None;
+    });
+    assert_eq!(
+        left,
+        ["field ce.connector.v1.DiskSelector 1 was `lun uint64 in selector`, is `lun uint64`"]
+    );
+    let lost = broken_by(|files| {
+        let fields = &mut message(files, "JobRequest").field;
+        let timeout = fields.iter_mut().find(|field| field.number() == 16);
+        let timeout = timeout.expect("timeout_seconds");
+        (timeout.proto3_optional, timeout.oneof_index) = (None, None);
+    });
+    assert_eq!(lost.len(), 1, "{lost:?}");
+}
+
+#[test]
+fn a_field_may_go_only_when_its_number_and_its_name_are_reserved() {
+    let number = |ack: &mut DescriptorProto| {
+        ack.reserved_range.push(ReservedRange {
+            start: Some(1),
+            end: Some(2),
+        });
+    };
+    let name = |ack: &mut DescriptorProto| ack.reserved_name.push("sequence".into());
+    let broken = |number: Option<fn(&mut _)>, name: Option<fn(&mut _)>| {
+        broken_by(|files| {
+            let ack = message(files, "Ack");
+            ack.field.clear();
+            number
+                .into_iter()
+                .chain(name)
+                .for_each(|reserve| reserve(ack));
+        })
+    };
+    assert_eq!(broken(None, None).len(), 1);
+    assert_eq!(broken(Some(number), None).len(), 1);
+    assert_eq!(broken(None, Some(name)).len(), 1);
+    assert_eq!(broken(Some(number), Some(name)).len(), 0);
+}
+
+#[test]
+fn an_enum_value_may_go_only_when_its_number_and_its_name_are_reserved() {
+    let remove = |files: &mut FileDescriptorSet| {
+        let platform = values(files, "Platform");
+        platform.value.retain(|value| value.number() != 3);
+    };
+    assert_eq!(
+        broken_by(remove),
+        ["value ce.connector.v1.Platform 3 (`PLATFORM_GCP`) is gone and not reserved"]
+    );
+    let reserved = broken_by(|files| {
+        remove(files);
+        let platform = values(files, "Platform");
+        platform.reserved_name.push("PLATFORM_GCP".into());
+        platform.reserved_range.push(EnumReservedRange {
+            start: Some(3),
+            end: Some(3),
+        });
+    });
+    assert_eq!(reserved, Vec::<String>::new());
+}
+
+#[test]
+fn messages_enums_and_calls_stay() {
+    let gone = broken_by(|files| {
+        for file in &mut files.file {
+            file.message_type
+                .retain(|message| message.name() != "CancelJob");
+            file.enum_type.retain(|values| values.name() != "Network");
+            for service in &mut file.service {
+                service.method[0].server_streaming = None;
+            }
+        }
+    });
+    for expected in [
+        "message ce.connector.v1.CancelJob",
+        "enum ce.connector.v1.Network",
+        "call ce.connector.v1.Connector Session was",
+    ] {
+        assert!(
+            gone.iter().any(|line| line.starts_with(expected)),
+            "{gone:#?}"
+        );
+    }
+}
+
+/// What a change of the files would break.
+fn broken_by(change: impl FnOnce(&mut FileDescriptorSet)) -> Vec<String> {
+    let mut files = schema::compiled();
+    let before = Surface::of(&files);
+    change(&mut files);
+    before.broken_by(&Surface::of(&files))
+}
+
+fn message<'f>(files: &'f mut FileDescriptorSet, name: &str) -> &'f mut DescriptorProto {
+    let mut messages = files
+        .file
+        .iter_mut()
+        .flat_map(|file| &mut file.message_type);
+    messages.find(|message| message.name() == name).expect(name)
+}
+
+fn values<'f>(files: &'f mut FileDescriptorSet, name: &str) -> &'f mut EnumDescriptorProto {
+    let mut enums = files.file.iter_mut().flat_map(|file| &mut file.enum_type);
+    enums.find(|values| values.name() == name).expect(name)
+}
+
+const RELEASED: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/released/v1.txt");
+
+const HEAD: &str = "\
+# What peers of ce.connector.v1 rely on. Lines are added by CE_BLESS=1, and never changed or removed.
+";
