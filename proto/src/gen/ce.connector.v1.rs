@@ -174,7 +174,9 @@ pub struct JobAccepted {
     #[prost(uint32, tag = "2")]
     pub attempt: u32,
 }
-/// The job is not taken on, and nothing was touched.
+/// The job is not taken on, and nothing was touched. A rejection is final for its attempt: until it is
+/// acknowledged, a StartJob of the same job and attempt is not taken on either, because the Connector may
+/// have given the job to another agent by then.
 #[derive(Clone, PartialEq, ::prost::Message)]
 pub struct JobRejected {
     /// The job's name.
