@@ -45,7 +45,7 @@ pub async fn run(cli: Cli) -> Result<bool> {
         Command::Cancel(OneJob { home, job }) => {
             let path = format!("/jobs/{job}/$cancel");
             let job = client(&home)?.post(&path, Vec::new()).await?;
-            say(&format!("{}", text(&job, "status")))?;
+            say(text(&job, "status"))?;
         }
         Command::Logs {
             job: OneJob { home, job },

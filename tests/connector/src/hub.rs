@@ -214,6 +214,7 @@ enum Send {
     Cancel(JobId),
 }
 
+/// Answers wait for the commit as well: who hears that a job has ended finds its result.
 enum Reply {
     Submitted(
         oneshot::Sender<Result<JobId, Refusal>>,
@@ -223,6 +224,8 @@ enum Reply {
         oneshot::Sender<Result<JobView, Refusal>>,
         Result<JobView, Refusal>,
     ),
+    Shown(oneshot::Sender<Option<JobView>>, Option<JobView>),
+    Changed(oneshot::Sender<Changes>, Changes),
 }
 
 impl Keeper {
@@ -346,9 +349,14 @@ impl Keeper {
                 let result = result.and_then(|()| self.view(&job).ok_or(Refusal::Unknown(job)));
                 self.turn.replies.push(Reply::Cancelled(reply, result));
             }
-            // Who asks and goes away need not be answered.
-            Input::Show(job, reply) => drop(reply.send(self.view(&job))),
-            Input::Changes(since, reply) => drop(reply.send(self.changes(since))),
+            Input::Show(job, reply) => {
+                let view = self.view(&job);
+                self.turn.replies.push(Reply::Shown(reply, view));
+            }
+            Input::Changes(since, reply) => {
+                let changes = self.changes(since);
+                self.turn.replies.push(Reply::Changed(reply, changes));
+            }
             Input::Stop => {}
         }
     }
@@ -466,6 +474,8 @@ impl Keeper {
                 match reply {
                     Reply::Submitted(reply, result) => drop(reply.send(result)),
                     Reply::Cancelled(reply, result) => drop(reply.send(result)),
+                    Reply::Shown(reply, view) => drop(reply.send(view)),
+                    Reply::Changed(reply, changes) => drop(reply.send(changes)),
                 }
             }
             for (session, what) in turn.sends {

@@ -1,5 +1,6 @@
 //! A Connector for small sites and for looking closely.
 
+use std::io::IsTerminal;
 use std::process::ExitCode;
 
 use ce_connector::cli::Cli;
@@ -11,6 +12,7 @@ fn main() -> ExitCode {
     let filter = EnvFilter::try_from_env("CE_CONNECTOR_LOG");
     tracing_subscriber::fmt()
         .with_env_filter(filter.unwrap_or_else(|_| EnvFilter::new("info")))
+        .with_ansi(std::io::stderr().is_terminal())
         .with_writer(std::io::stderr)
         .init();
     let runtime = match tokio::runtime::Builder::new_multi_thread()

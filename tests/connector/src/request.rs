@@ -152,11 +152,12 @@ fn job_request(fields: &mut Fields<'_>) -> (v1::JobRequest, Option<String>) {
 
 fn disk_selector(fields: &mut Fields<'_>) -> v1::DiskSelector {
     use v1::disk_selector::Selector;
+    type Make = fn(String) -> Selector;
     let mut selectors = Vec::new();
     if let Some(lun) = fields.number("lun") {
         selectors.push(("lun", Selector::Lun(lun)));
     }
-    let texts: [(&str, usize, fn(String) -> Selector); 5] = [
+    let texts: [(&str, usize, Make); 5] = [
         ("serial", 255, Selector::Serial),
         ("wwid", 255, Selector::Wwid),
         ("hctl", 255, Selector::Hctl),
