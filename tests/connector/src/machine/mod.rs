@@ -245,7 +245,8 @@ impl Machine {
             }
             Event::Cancel(job) => self.cancel(&job, now, &mut actions)?,
             Event::Unsendable(job, result) => {
-                self.end(&job, EndStatus::Failed, result, false, now, &mut actions);
+                // It may have been sent before, in an earlier session; then a result can still come.
+                self.end(&job, EndStatus::Failed, result, true, now, &mut actions);
                 self.dispatch(now, &mut actions);
             }
             Event::Connected {

@@ -236,3 +236,16 @@ fn jobs_that_ended_long_ago_are_forgotten_and_only_so_many_wait() {
     assert_eq!(stage.on(Event::Tick, later), [Action::Remove(job("a"))]);
     assert!(stage.machine.job(&job("b")).is_some());
 }
+
+#[test]
+fn a_job_that_cannot_be_sent_again_fails_until_its_result_comes_after_all() {
+    let mut stage = Stage::new();
+    stage.connect("a", "state-a", &[]);
+    stage.submit("j");
+    stage.connect("a", "state-a", &["j"]);
+    let why = JobResult::failure("InvalidRequest", "the wallet has no such credentials", "");
+    stage.on(Event::Unsendable(job("j"), why), NOW);
+    assert_eq!(stage.status("j"), "failed");
+    stage.say("a", "j", 1, finished());
+    assert_eq!(stage.status("j"), "complete");
+}

@@ -1,6 +1,7 @@
 //! The Connector with agents over real TLS. The agents are scripted: they say what a test wants.
 
 mod agent;
+mod commands;
 mod http;
 mod jobs;
 mod killed;
