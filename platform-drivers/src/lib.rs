@@ -15,6 +15,7 @@
 pub mod catalog;
 pub mod hives;
 pub mod inspect;
+pub mod inf;
 pub mod platform;
 pub mod preflight;
 
