@@ -16,6 +16,7 @@ pub mod catalog;
 pub mod hives;
 pub mod inspect;
 pub mod inf;
+pub mod package;
 pub mod platform;
 pub mod preflight;
 

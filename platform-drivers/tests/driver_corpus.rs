@@ -12,6 +12,7 @@ use ce_platform::inf::{
     Architecture, Inf, InfError, InfErrorKind, InfLibrary, ProductType, WindowsTarget,
     WindowsVersion,
 };
+use ce_platform::package::{CatalogFile, DriverPackage, HostFolder, PackageFiles, Problem};
 
 #[test]
 fn every_inf_is_read_or_refused_for_a_reason_that_holds() {
@@ -80,6 +81,138 @@ fn every_device_of_every_inf_is_followed_on_the_windows_it_is_for() {
     assert!(copies > 500, "{copies} copies");
     let expected: BTreeSet<String> = NOT_FOLLOWED.map(str::to_owned).into();
     assert_eq!(refused, expected);
+}
+
+#[test]
+fn every_catalogue_is_read_and_its_signature_fits() {
+    for (folder, name, members) in CATALOGS {
+        let path = corpus().join("inf").join(folder).join(name);
+        let bytes = fs::read(&path).expect("a catalogue");
+        let catalog = CatalogFile::parse(&bytes).unwrap_or_else(|error| panic!("{name}: {error}"));
+        assert_eq!(catalog.members.len(), members, "{name}");
+        assert!(
+            catalog.members.iter().all(|member| member.name.is_some()),
+            "{name}"
+        );
+        assert!(
+            !catalog.windows.is_empty() && !catalog.hardware_ids.is_empty(),
+            "{name}"
+        );
+        let signer = &catalog.signer;
+        assert_eq!(signer.fault, None, "{name}");
+        assert!(signer.is_hardware_programme(), "{name}: {}", signer.name);
+        assert_eq!(
+            signer.issuers,
+            [
+                "Microsoft Windows Third Party Component CA 2014",
+                "Microsoft Root Certificate Authority 2010"
+            ],
+            "{name}"
+        );
+    }
+}
+
+#[test]
+fn a_catalogue_that_was_changed_is_found_out() {
+    let (folder, name, _) = CATALOGS[0];
+    let bytes = fs::read(corpus().join("inf").join(folder).join(name)).expect("a catalogue");
+    let sound = CatalogFile::parse(&bytes).expect("a catalogue");
+    let hash = sound.members[0].hash;
+    let at = bytes
+        .windows(hash.as_bytes().len())
+        .position(|found| found == hash.as_bytes())
+        .expect("the hash");
+    let mut changed = bytes.clone();
+    changed[at] ^= 1;
+    let fault = CatalogFile::parse(&changed)
+        .expect("a catalogue")
+        .signer
+        .fault;
+    assert_eq!(
+        fault.as_deref(),
+        Some("the list was changed after it was signed")
+    );
+    // Wherever a bit turns over, it is refused, or found out, or in what is not signed: the
+    // counter-signature of the time, which stands at the end.
+    let signed_part = bytes.len() - COUNTER_SIGNATURE;
+    let mut refused = 0;
+    for at in (0..signed_part).step_by(97) {
+        let mut changed = bytes.clone();
+        changed[at] ^= 0x10;
+        match CatalogFile::parse(&changed) {
+            Err(_) => refused += 1,
+            Ok(catalog) => assert!(
+                catalog.signer.fault.is_some() || catalog.members == sound.members,
+                "byte {at}"
+            ),
+        }
+    }
+    assert!(refused > 0);
+}
+
+#[test]
+fn real_packages_are_sound_and_what_is_wrong_with_others_is_told() {
+    for (folder, inf, expected) in PACKAGES {
+        let files = Shipped::new(folder);
+        let package = DriverPackage::read(&files, inf).expect("a package");
+        let problems: Vec<String> = package.problems.iter().map(ToString::to_string).collect();
+        assert_eq!(problems, expected, "{folder} {inf}");
+        if expected.is_empty() {
+            assert!(package.files.iter().all(|file| file.is_listed), "{inf}");
+        }
+    }
+}
+
+#[test]
+fn a_file_that_was_changed_is_not_listed_any_more() {
+    for path in ["VBoxUSB.sys", "VBoxUSB.inf"] {
+        let mut files = Shipped::new("dorssel-usbipd-win/Drivers/x64");
+        files.changed = Some(path);
+        let Ok(package) = DriverPackage::read(&files, "VBoxUSB.inf") else {
+            panic!("{path}");
+        };
+        let [Problem::NotListed { path: found, .. }] = &package.problems[..] else {
+            panic!("{path}: {:?}", package.problems);
+        };
+        assert_eq!(found, path);
+    }
+}
+
+/// A package as it was signed: the corpus took it from a source tree, where the lines of text end
+/// without carriage returns.
+struct Shipped {
+    folder: HostFolder,
+    /// A file in which a byte is changed.
+    changed: Option<&'static str>,
+}
+
+impl Shipped {
+    fn new(folder: &str) -> Self {
+        Self {
+            folder: HostFolder::new(corpus().join("inf").join(folder)),
+            changed: None,
+        }
+    }
+}
+
+impl PackageFiles for Shipped {
+    fn read(&self, path: &str) -> std::io::Result<Option<Vec<u8>>> {
+        let Some(mut bytes) = self.folder.read(path)? else {
+            return Ok(None);
+        };
+        if path.to_lowercase().ends_with(".inf") && !bytes.contains(&b'\r') {
+            let text = String::from_utf8(bytes).expect("text");
+            bytes = text.replace('\n', "\r\n").into_bytes();
+        }
+        if self
+            .changed
+            .is_some_and(|changed| path.eq_ignore_ascii_case(changed))
+        {
+            let middle = bytes.len() / 2;
+            bytes[middle] ^= 1;
+        }
+        Ok(Some(bytes))
+    }
 }
 
 /// An error's line is one of the file.
@@ -157,6 +290,51 @@ fn corpus() -> PathBuf {
     let folder = env::var_os("CE_CORPUS_DIR").expect("CE_CORPUS_DIR names the unpacked corpus");
     Path::new(&folder).to_owned()
 }
+
+/// Folder, catalogue, members.
+const CATALOGS: [(&str, &str, usize); 6] = [
+    ("dorssel-usbipd-win/Drivers/x64", "VBoxUSB.cat", 4),
+    ("dorssel-usbipd-win/Drivers/arm64", "VBoxUSB.cat", 4),
+    ("tidepool-org-windows-driver", "phdc_driver.cat", 10),
+    ("tidepool-org-windows-driver", "tidepoolhid.cat", 2),
+    ("tidepool-org-windows-driver", "tidepoolvcp.cat", 26),
+    ("tidepool-org-windows-driver", "winusbinstallation.cat", 2),
+];
+
+/// Folder, INF, problems.
+const PACKAGES: [(&str, &str, &[&str]); 6] = [
+    ("dorssel-usbipd-win/Drivers/x64", "VBoxUSB.inf", &[]),
+    ("dorssel-usbipd-win/Drivers/arm64", "VBoxUSB.inf", &[]),
+    ("tidepool-org-windows-driver", "webusb.inf", &[]),
+    (
+        "tidepool-org-windows-driver",
+        "phdc.inf",
+        &[
+            "x64\\WdfCoInstaller01009.dll is missing; line 91 copies it",
+            "x64\\WinUSBCoInstaller2.dll is missing; line 90 copies it",
+            "x86\\WdfCoInstaller01009.dll is missing; line 91 copies it",
+            "x86\\WinUSBCoInstaller2.dll is missing; line 90 copies it",
+        ],
+    ),
+    ("tidepool-org-windows-driver", "tidepoolhid.inf", &[]),
+    (
+        "tidepool-org-windows-driver",
+        "tidepoolvcp.inf",
+        &[
+            "amd64\\silabser.sys is missing; line 142 copies it",
+            "amd64\\tiusb.i51 is missing; line 245 copies it",
+            "i386\\silabser.sys is missing; line 142 copies it",
+            "i386\\tiusb.i51 is missing; line 245 copies it",
+            "x64\\WdfCoInstaller01009.dll is missing; line 210 copies it",
+            "x64\\WdfCoInstaller01011.dll is missing; line 185 copies it",
+            "x86\\WdfCoInstaller01009.dll is missing; line 210 copies it",
+            "x86\\WdfCoInstaller01011.dll is missing; line 185 copies it",
+        ],
+    ),
+];
+
+/// Bytes at the end of the first catalogue that its signature does not cover.
+const COUNTER_SIGNATURE: usize = 6100;
 
 /// Not INFs, or templates that no tool has stamped.
 const REFUSED: [&str; 9] = [

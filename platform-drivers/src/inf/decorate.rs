@@ -197,6 +197,25 @@ impl Decoration {
                 .is_none_or(|wanted| target.suites & wanted == wanted)
     }
 
+    /// The oldest Windows that it is for.
+    pub fn lowest_target(&self) -> WindowsTarget {
+        let version = WindowsVersion {
+            major: self.major.unwrap_or(5),
+            minor: self.minor.unwrap_or(0),
+            build: self.build.unwrap_or(0),
+        };
+        WindowsTarget {
+            architecture: self.architecture.unwrap_or(Architecture::X86),
+            version,
+            product_type: match self.product_type {
+                Some(2) => ProductType::DomainController,
+                Some(3) => ProductType::Server,
+                _ => ProductType::Workstation,
+            },
+            suites: self.suites.unwrap_or(0),
+        }
+    }
+
     /// Which of two that apply is closer to the Windows that they apply to.
     fn closeness(&self, other: &Self) -> Ordering {
         let version = |of: &Self| {

@@ -13,7 +13,7 @@
 //! cannot be followed is refused with the line and the reason. No input can make this take more
 //! than a bounded time or memory: the plan of an INF that asks for too much is refused.
 //!
-//! Not done: the signature, `LogConfig`, and the obsolete directives that
+//! Not done: the signature (see [`crate::package`]), `LogConfig`, and the obsolete directives that
 //! change INI files; all are named in [`InstallPlan::left_to_windows`].
 
 mod decorate;

@@ -1,0 +1,199 @@
+//! PE files: for what machine they are, and the hash by which catalogues know them.
+//!
+//! "PE Format" and "Windows Authenticode Portable Executable Signature Format": the hash leaves out
+//! the header's checksum, the directory entry of the certificates, and the certificates themselves,
+//! so that signing a file does not change it.
+
+use digest::Digest;
+
+use crate::inf::Architecture;
+
+/// What of a PE file concerns a driver.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub struct PeFile {
+    /// `IMAGE_FILE_MACHINE_*`.
+    pub machine: u16,
+    /// Where the checksum is.
+    checksum: usize,
+    /// Where the directory entry of the certificates is; `None` if there are fewer entries.
+    certificates_entry: Option<usize>,
+    /// Where the certificates begin: the end of what is hashed. `None` in a file without.
+    certificates: Option<usize>,
+}
+
+impl PeFile {
+    /// Reads the headers; `None` of what is no PE file, and of one whose headers lead outside.
+    pub fn parse(bytes: &[u8]) -> Option<Self> {
+        if !bytes.starts_with(b"MZ") {
+            return None;
+        }
+        let header = usize::try_from(u32_at(bytes, 0x3C)?).ok()?;
+        if bytes.get(header..)?.get(..4)? != b"PE\0\0" {
+            return None;
+        }
+        let machine = u16_at(bytes, header.checked_add(4)?)?;
+        let optional = header.checked_add(24)?;
+        // PE32 and PE32+ differ in what stands before the directories.
+        let (count, directories) = match u16_at(bytes, optional)? {
+            0x10B => (optional.checked_add(92)?, optional.checked_add(96)?),
+            0x20B => (optional.checked_add(108)?, optional.checked_add(112)?),
+            _ => return None,
+        };
+        let checksum = optional.checked_add(64)?;
+        let certificates_entry = if u32_at(bytes, count)? > CERTIFICATES {
+            Some(directories.checked_add(8 * CERTIFICATES as usize)?)
+        } else {
+            None
+        };
+        // This entry alone has a place in the file and no address.
+        let certificates = match certificates_entry {
+            None => None,
+            Some(entry) => {
+                let begin = usize::try_from(u32_at(bytes, entry)?).ok()?;
+                let length = usize::try_from(u32_at(bytes, entry.checked_add(4)?)?).ok()?;
+                let is_inside = begin.checked_add(length)? <= bytes.len();
+                match (begin, length) {
+                    (0, _) | (_, 0) => None,
+                    _ if begin >= entry.checked_add(8)? && is_inside => Some(begin),
+                    _ => return None,
+                }
+            }
+        };
+        Some(Self {
+            machine,
+            checksum,
+            certificates_entry,
+            certificates,
+        })
+    }
+
+    /// The machine, if drivers are made for it.
+    pub fn architecture(&self) -> Option<Architecture> {
+        match self.machine {
+            0x014C => Some(Architecture::X86),
+            0x01C4 => Some(Architecture::Arm),
+            0x0200 => Some(Architecture::Ia64),
+            0x8664 => Some(Architecture::Amd64),
+            0xAA64 => Some(Architecture::Arm64),
+            _ => None,
+        }
+    }
+
+    /// The Authenticode hash of the file that this was read from.
+    pub fn digest<D: Digest>(&self, bytes: &[u8]) -> Vec<u8> {
+        let end = self.certificates.unwrap_or(bytes.len());
+        let mut hash = D::new();
+        let mut update = |from: usize, to: usize| {
+            hash.update(bytes.get(from..to).unwrap_or_default());
+        };
+        update(0, self.checksum);
+        let behind_checksum = self.checksum + 4;
+        match self.certificates_entry {
+            Some(entry) => {
+                update(behind_checksum, entry);
+                update(entry + 8, end);
+            }
+            None => update(behind_checksum, end),
+        }
+        if self.certificates.is_none() {
+            // Signing would fill up to a place that eight divides.
+            let padding = bytes.len().next_multiple_of(8) - bytes.len();
+            hash.update([0; 8].get(..padding).unwrap_or_default());
+        }
+        hash.finalize().to_vec()
+    }
+}
+
+fn u16_at(bytes: &[u8], at: usize) -> Option<u16> {
+    let field = bytes.get(at..at.checked_add(2)?)?;
+    Some(u16::from_le_bytes(field.try_into().ok()?))
+}
+
+fn u32_at(bytes: &[u8], at: usize) -> Option<u32> {
+    let field = bytes.get(at..at.checked_add(4)?)?;
+    Some(u32::from_le_bytes(field.try_into().ok()?))
+}
+
+/// The directory entry of the certificates.
+const CERTIFICATES: u32 = 4;
+
+#[cfg(test)]
+mod tests {
+    use sha2::Sha256;
+
+    use super::*;
+
+    #[test]
+    fn the_hash_leaves_out_what_signing_changes() {
+        let plain = pe(false);
+        let mut signed = pe(true);
+        let expected = PeFile::parse(&plain).unwrap().digest::<Sha256>(&plain);
+        assert_eq!(
+            PeFile::parse(&signed).unwrap().digest::<Sha256>(&signed),
+            expected
+        );
+        // Checksum, certificates.
+        signed[0x80 + 24 + 64] ^= 0xFF;
+        *signed.last_mut().unwrap() ^= 0xFF;
+        assert_eq!(
+            PeFile::parse(&signed).unwrap().digest::<Sha256>(&signed),
+            expected
+        );
+        signed[0x1F0] ^= 1;
+        assert_ne!(
+            PeFile::parse(&signed).unwrap().digest::<Sha256>(&signed),
+            expected
+        );
+    }
+
+    #[test]
+    fn the_machine_is_read() {
+        let mut bytes = pe(false);
+        for (machine, architecture) in [
+            (0x8664_u16, Some(Architecture::Amd64)),
+            (0xAA64, Some(Architecture::Arm64)),
+            (0x014C, Some(Architecture::X86)),
+            (0x1234, None),
+        ] {
+            bytes[0x84..0x86].copy_from_slice(&machine.to_le_bytes());
+            let file = PeFile::parse(&bytes).unwrap();
+            assert_eq!(file.architecture(), architecture);
+        }
+    }
+
+    #[test]
+    fn what_is_cut_or_leads_outside_is_no_pe_file() {
+        let signed = pe(true);
+        for length in 0..0x80 + 24 + 112 + 40 {
+            assert_eq!(PeFile::parse(&signed[..length]), None, "{length}");
+        }
+        let entry = 0x80 + 24 + 112 + 32;
+        for begin in [1_u32, 0x1FF + 0x40, u32::MAX] {
+            let mut bytes = signed.clone();
+            bytes[entry..entry + 4].copy_from_slice(&begin.to_le_bytes());
+            assert_eq!(PeFile::parse(&bytes), None, "{begin:#x}");
+        }
+        let mut far = signed;
+        far[0x3C..0x40].copy_from_slice(&u32::MAX.to_le_bytes());
+        assert_eq!(PeFile::parse(&far), None);
+    }
+
+    /// A PE32+ file of 512 bytes, with 32 of certificates behind them or none.
+    fn pe(signed: bool) -> Vec<u8> {
+        let mut bytes = vec![0; 512];
+        bytes[..2].copy_from_slice(b"MZ");
+        bytes[0x3C] = 0x80;
+        bytes[0x80..0x84].copy_from_slice(b"PE\0\0");
+        bytes[0x84..0x86].copy_from_slice(&0x8664_u16.to_le_bytes());
+        let optional = 0x80 + 24;
+        bytes[optional..optional + 2].copy_from_slice(&0x20B_u16.to_le_bytes());
+        bytes[optional + 108] = 16;
+        if signed {
+            let entry = optional + 112 + 32;
+            bytes[entry..entry + 4].copy_from_slice(&512_u32.to_le_bytes());
+            bytes[entry + 4] = 32;
+            bytes.extend([7; 32]);
+        }
+        bytes
+    }
+}
