@@ -52,6 +52,9 @@ pub enum Command {
     /// Work on a disk.
     #[command(flatten)]
     Job(JobCommand),
+    /// Look through, check and collect driver packages
+    #[command(subcommand)]
+    Drivers(DriversCommand),
     /// Check, print and change registry hives
     #[command(subcommand)]
     Hive(HiveCommand),
@@ -308,6 +311,40 @@ pub struct RecoverArgs {
     /// Where the disk of the journal is now [default: where it was]
     #[arg(long)]
     pub disk: Option<PathBuf>,
+}
+
+/// `drivers`.
+#[derive(Debug, Subcommand)]
+pub enum DriversCommand {
+    /// Say what each package is for: devices, Windows versions, machines; and who signed it
+    List(DriversFolderArgs),
+    /// Compare every file of every package with its catalogue; exit code 1 if one does not fit
+    Check(DriversFolderArgs),
+    /// Put the packages of a folder or archive into a bundle
+    Import(DriversImportArgs),
+}
+
+/// `drivers list`, `drivers check`.
+#[derive(Args, Debug)]
+pub struct DriversFolderArgs {
+    /// A bundle, or any folder with INF files in it or below it
+    #[arg(value_name = "DIR")]
+    pub folder: PathBuf,
+}
+
+/// `drivers import`.
+#[derive(Args, Debug)]
+pub struct DriversImportArgs {
+    /// A folder, or a ZIP, TAR, TAR.GZ, GOO or CAB archive
+    pub source: PathBuf,
+
+    /// The platform that the drivers are for: aws, azure, gcp, nutanix, vsphere, xenserver
+    #[arg(long, value_name = "PLATFORM")]
+    pub platform: Platform,
+
+    /// The bundle; it is made if it is not there
+    #[arg(long, value_name = "DIR")]
+    pub into: PathBuf,
 }
 
 /// `hive`.

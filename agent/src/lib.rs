@@ -12,6 +12,7 @@
 mod catalog;
 pub mod cli;
 pub mod console;
+mod drivers;
 mod hive;
 pub mod job;
 mod local;
@@ -23,6 +24,7 @@ use cli::{Cli, Command};
 pub fn run(cli: &Cli) -> u8 {
     match &cli.command {
         Command::Catalog(command) => catalog::run(command, cli.output),
+        Command::Drivers(command) => drivers::run(command, cli.output),
         Command::Hive(command) => hive::run(command, cli.output),
         Command::Job(command) => local::run(command, cli.output),
         Command::Recover(args) => recover::run(args, cli.output),

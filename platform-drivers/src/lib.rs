@@ -12,10 +12,11 @@
 //! ```
 #![forbid(unsafe_code)]
 
+pub mod bundle;
 pub mod catalog;
 pub mod hives;
-pub mod inspect;
 pub mod inf;
+pub mod inspect;
 pub mod package;
 pub mod platform;
 pub mod preflight;

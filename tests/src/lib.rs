@@ -12,6 +12,7 @@
 
 pub mod agent;
 pub mod disk;
+pub mod driver_package;
 pub mod guest;
 pub mod oracle;
 pub mod pattern;

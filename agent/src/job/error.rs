@@ -120,6 +120,8 @@ pub enum ErrorCode {
     DiskReadFailed,
     /// The disk could not be written.
     DiskWriteFailed,
+    /// A driver package, or what should hold some, that can't be used.
+    DriverInvalid,
     /// The disk is a dynamic one, or a member of a storage pool.
     DynamicDisk,
     /// Windows is hibernated, or was shut down with Fast Startup.
