@@ -14,10 +14,12 @@
 
 pub mod bundle;
 pub mod catalog;
+pub mod driver_store;
 pub mod hives;
 pub mod inf;
 pub mod inspect;
 pub mod package;
+pub mod plan;
 pub mod platform;
 pub mod preflight;
 

@@ -3,16 +3,22 @@
 //! Needs the corpus: `CE_CORPUS_DIR=<folder> cargo test -p ce-platform --features corpus`.
 #![cfg(feature = "corpus")]
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::env;
 use std::fs;
 use std::path::{Path, PathBuf};
 
+use ce_platform::driver_store::StagedPackage;
+use ce_platform::driver_store::database::{Form, database_edits, version_value};
+use ce_platform::driver_store::names::OemNames;
+use ce_platform::driver_store::services::service_edits;
 use ce_platform::inf::{
     Architecture, Inf, InfError, InfErrorKind, InfLibrary, ProductType, WindowsTarget,
     WindowsVersion,
 };
 use ce_platform::package::{CatalogFile, DriverPackage, HostFolder, PackageFiles, Problem};
+use ce_platform::plan::edit::{HiveName, RegistryEditKind};
+use ce_regf::Hive;
 
 #[test]
 fn every_inf_is_read_or_refused_for_a_reason_that_holds() {
@@ -359,3 +365,235 @@ const NOT_FOLLOWED: [&str; 7] = [
     "wine/dlls/winexinput.sys/winexinput.inf: line 10: [mfg_section] names the section [device_section], which is not in the file",
     "wine/loader/wine.inf.in: line 2624: the file \"@C:\\\\Windows\\\\System32\\\\mscms.dll,-1\": a file name without a folder was expected",
 ];
+
+#[test]
+fn the_database_entries_of_a_package_are_those_that_windows_wrote() {
+    let hive = load_hive("sys-win10-vmware-hyperv-nolog");
+    let root = hive.root().expect("a root");
+    let inf = Inf::parse(VMCI.as_bytes()).expect("an INF");
+    let target = WindowsTarget {
+        architecture: Architecture::Amd64,
+        version: WindowsVersion {
+            major: 10,
+            minor: 0,
+            build: 16299,
+        },
+        product_type: ProductType::Workstation,
+        suites: 0,
+    };
+    let plans: Vec<_> = inf
+        .models(&target)
+        .expect("models")
+        .into_iter()
+        .map(|model| {
+            inf.plan_model(model, &target, &InfLibrary::default())
+                .expect("a plan")
+        })
+        .collect();
+    let label = "vmci.inf_amd64_5e38a278d114b813";
+    let key = format!("DriverDatabase\\DriverPackages\\{label}");
+    let real = root
+        .subkey(key.as_str())
+        .expect("readable")
+        .expect("the package");
+    let import_date = real.value("ImportDate").expect("readable").expect("a date");
+    let import_date = import_date.data().expect("eight bytes");
+    let version = inf.version();
+    let package = StagedPackage {
+        label,
+        published_name: "oem2.inf",
+        inf_name: "vmci.inf",
+        architecture: Architecture::Amd64,
+        class: version.class_guid,
+        driver: version.driver,
+        provider: version.provider.as_deref(),
+        signer: Some("Microsoft Windows Hardware Compatibility Publisher"),
+        is_hardware_programme: true,
+        catalog: version.catalog.as_deref(),
+        oem_path: r"C:\Program Files\Common Files\VMware\Drivers\vmci\device\Win8",
+        plans: &plans,
+        is_windows_10: true,
+        now: u64::from_le_bytes(import_date.as_ref().try_into().expect("eight bytes")),
+    };
+    let names = OemNames::read(&hive, None).expect("readable");
+    let edits = database_edits(&package, HiveName::System, Form::Full, &names.map());
+
+    let mut ours = BTreeMap::new();
+    for edit in edits {
+        if let RegistryEditKind::SetValue { name, value } = edit.change {
+            // When the database was changed last is no part of the package.
+            if name != "UpdateDate" {
+                ours.insert((edit.key.to_lowercase(), name.to_lowercase()), value);
+            }
+        }
+    }
+    for ((key, name), value) in &ours {
+        let found = root
+            .subkey(key.as_str())
+            .expect("readable")
+            .and_then(|key| key.value(name.as_str()).expect("readable"))
+            .map(|found| found.to_reg_value().expect("readable"));
+        assert_eq!(found.as_ref(), Some(value), "{key} {name}");
+    }
+    // And nothing that Windows wrote is missing, but for properties of its device metadata.
+    let mut compared = 0;
+    let mut waiting = vec![(key, real)];
+    while let Some((path, key)) = waiting.pop() {
+        for value in key.values().expect("values") {
+            let name = value.expect("a value").name().to_string().to_lowercase();
+            assert!(
+                ours.contains_key(&(path.to_lowercase(), name.clone())),
+                "{path} {name}"
+            );
+            compared += 1;
+        }
+        for child in key.subkeys().expect("subkeys") {
+            let child = child.expect("a key");
+            if child.name().to_string() != "Properties" {
+                waiting.push((format!("{path}\\{}", child.name()), child));
+            }
+        }
+    }
+    assert_eq!(compared, 30);
+
+    let service = plans[0].function_driver().expect("a service");
+    for edit in service_edits(service, &package, "ControlSet001", false) {
+        let RegistryEditKind::SetValue { name, value } = edit.change else {
+            continue;
+        };
+        let key = root
+            .subkey(edit.key.as_str())
+            .expect("readable")
+            .expect("the service");
+        let found = key.value(name.as_str()).expect("readable").expect(&name);
+        if name == "Owners" {
+            // The vendor's own installer added itself.
+            assert_eq!(found.multi_string().expect("texts")[0], "oem2.inf");
+        } else {
+            assert_eq!(found.to_reg_value().expect("readable"), value, "{name}");
+        }
+    }
+}
+
+#[test]
+fn versions_of_packages_are_encoded_as_windows_encodes_them() {
+    let mut compared = 0;
+    for name in ["sys-win10-vmware-hyperv-nolog", "sys-win81-vbox-nolog"] {
+        let hive = load_hive(name);
+        let root = hive.root().expect("a root");
+        let packages = root.subkey("DriverDatabase\\DriverPackages");
+        let packages = packages.expect("readable").expect("the packages");
+        for package in packages.subkeys().expect("subkeys") {
+            let package = package.expect("a key");
+            let Some(version) = package.value("Version").expect("readable") else {
+                continue;
+            };
+            let real = version.data().expect("48 bytes");
+            let (class, date) = (&real[8..24], &real[24..32]);
+            let class = uuid::Uuid::from_bytes_le(class.try_into().expect("16 bytes"));
+            let ticks = u64::from_le_bytes(date.try_into().expect("8 bytes"));
+            let parts = real[32..40].chunks(2).rev();
+            let parts: Vec<String> = parts
+                .map(|part| u16::from_le_bytes([part[0], part[1]]).to_string())
+                .collect();
+            let text = format!(
+                "[Version]\nSignature=$CHICAGO$\nDriverVer={},{}\n",
+                date_of(ticks),
+                parts.join(".")
+            );
+            let inf = Inf::parse(text.as_bytes()).expect("a date that exists");
+            let driver = inf.version().driver.expect("a version");
+            let ours = version_value(Architecture::Amd64, class, &driver);
+            // The first byte tells Windows' own INFs; the last eight are not understood.
+            assert_eq!(ours[1..40], real[1..40], "{}", package.name());
+            compared += 1;
+        }
+    }
+    assert!(compared > 390, "{compared}");
+}
+
+#[test]
+fn the_map_of_published_names_holds_every_name_in_the_database() {
+    for (name, next) in [
+        ("sys-win10-vmware-hyperv-nolog", 12),
+        ("sys-win81-vbox-nolog", 3),
+    ] {
+        let hive = load_hive(name);
+        let mut names = OemNames::read(&hive, None).expect("readable");
+        let before = names.map();
+        assert_eq!(names.allocate(), next, "{name}");
+        let after = names.map();
+        for (index, byte) in before.iter().enumerate() {
+            assert_eq!(after[index] & byte, *byte, "{name}");
+        }
+    }
+}
+
+/// `mm/dd/yyyy` of a FILETIME, by counting days.
+fn date_of(ticks: u64) -> String {
+    let mut days = ticks / (86_400 * 10_000_000);
+    let is_leap =
+        |year: u64| year.is_multiple_of(4) && !year.is_multiple_of(100) || year.is_multiple_of(400);
+    let mut year = 1601;
+    while days >= 365 + u64::from(is_leap(year)) {
+        days -= 365 + u64::from(is_leap(year));
+        year += 1;
+    }
+    let february = 28 + u64::from(is_leap(year));
+    let mut month = 1;
+    for length in [31, february, 31, 30, 31, 30, 31, 31, 30, 31, 30, 31] {
+        if days < length {
+            break;
+        }
+        days -= length;
+        month += 1;
+    }
+    format!("{month:02}/{:02}/{year:04}", days + 1)
+}
+
+fn load_hive(name: &str) -> Hive {
+    let path = corpus().join("hives").join(name).join("SYSTEM");
+    Hive::load(fs::read(path).expect("a hive")).expect("a hive")
+}
+
+/// What must have stood in the INF for Windows to write what is in the hive: the INF itself is not in
+/// the corpus.
+const VMCI: &str = r#"
+[Version]
+Signature = "$Windows NT$"
+Class = System
+ClassGuid = {4d36e97d-e325-11ce-bfc1-08002be10318}
+Provider = "VMware, Inc."
+DriverVer = 07/11/2019, 9.8.16.0
+CatalogFile = vmci.cat
+[Manufacturer]
+%loc.VMwareManufacturer% = Devices, NTamd64
+[Devices.NTamd64]
+%loc.VMwareBusDeviceDesc% = vmci.install.x64, PCI\VEN_15AD&DEV_0740&SUBSYS_074015AD, PCI\VEN_15AD&DEV_0740
+%loc.VMwareHostDeviceDesc% = vmci.install.x64, ROOT\VMWVMCIHOSTDEV
+[vmci.install.x64.NT]
+[vmci.install.x64.NT.HW]
+AddReg = Interrupts
+[Interrupts]
+HKR, "Interrupt Management", 0x00000010
+HKR, "Interrupt Management\MessageSignaledInterruptProperties", 0x00000010
+HKR, "Interrupt Management\MessageSignaledInterruptProperties", MSISupported, 0x00010001, 1
+HKR, "Interrupt Management\MessageSignaledInterruptProperties", MessageNumberLimit, 0x00010001, 2
+[vmci.install.x64.NT.Services]
+AddService = vmci, 2, Service
+[Service]
+ServiceType = 1
+StartType = 0
+ErrorControl = 0
+ServiceBinary = %12%\vmci.sys
+LoadOrderGroup = "System Bus Extender"
+DisplayName = %loc.vmciServiceDisplayName%
+AddReg = Installers
+[Installers]
+HKR,, vwdk.installers, 0x00010002, Windows
+[Strings]
+loc.VMwareManufacturer = "VMware, Inc."
+loc.VMwareBusDeviceDesc = "VMware VMCI Bus Device"
+loc.VMwareHostDeviceDesc = "VMware VMCI Host Device"
+loc.vmciServiceDisplayName = "VMware VMCI Bus Driver"
+"#;

@@ -1,0 +1,3 @@
+//! Plans of changes to an offline Windows.
+
+pub mod edit;
