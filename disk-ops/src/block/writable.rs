@@ -136,3 +136,6 @@ impl<D: OnMedium> WholeDisk for Writable<D> {
         }
     }
 }
+
+#[cfg(test)]
+mod tests;
