@@ -14,12 +14,15 @@
 //!  sink       the file that is written, under a partial name until it is whole
 //! ```
 //!
+//! `discover` lists the disks of this machine and finds the one that a job means.
+//!
 //! The crate is synchronous and knows nothing of jobs and sessions; of Windows it knows the file
 //! system, and what an installation looks like from outside.
 
 pub mod block;
 pub mod buffer;
 pub mod cancel;
+pub mod discover;
 pub mod export;
 pub mod fault;
 pub mod md5;

@@ -126,14 +126,17 @@ fn children(directory: &Path) -> Vec<PathBuf> {
 }
 
 /// A line of `/proc/self/mountinfo` (proc_pid_mountinfo(5)).
-struct Mount {
-    device_id: String,
-    point: String,
-    source: String,
+pub(crate) struct Mount {
+    /// `major:minor`.
+    pub(crate) device_id: String,
+    /// Where it is mounted.
+    pub(crate) point: String,
+    /// What is mounted, as the mounter named it.
+    pub(crate) source: String,
 }
 
 impl Mount {
-    fn parse(line: &str) -> Option<Self> {
+    pub(crate) fn parse(line: &str) -> Option<Self> {
         let (mount, file_system) = line.split_once(" - ")?;
         let mut fields = mount.split(' ');
         Some(Self {

@@ -41,6 +41,7 @@ pub mod sector;
 pub mod window;
 pub mod writable;
 
+pub(crate) use busy::Mount;
 pub use device::Device;
 pub use error::{BlockError, FileKind, OpenError, SizeProblem};
 pub use file::RawFile;
