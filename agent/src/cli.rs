@@ -55,6 +55,8 @@ pub enum Command {
     /// Look through, check and collect driver packages
     #[command(subcommand)]
     Drivers(DriversCommand),
+    /// Serve jobs of a Connector, over a session that is opened from here
+    Daemon(DaemonArgs),
     /// Check, print and change registry hives
     #[command(subcommand)]
     Hive(HiveCommand),
@@ -76,6 +78,31 @@ pub enum JobCommand {
     Inspect(InspectArgs),
     /// Run a job as the orchestrator words it
     Run(RunArgs),
+}
+
+/// `daemon`.
+#[derive(Args, Debug)]
+pub struct DaemonArgs {
+    /// Configuration [default: what ce.config= on the kernel's command line names, or
+    /// /etc/ce-agent/config.toml]
+    #[arg(long, value_name = "FILE")]
+    pub config: Option<PathBuf>,
+
+    /// A Connector, host[:port], in place of those in the configuration; may be repeated
+    #[arg(long, value_name = "ADDRESS")]
+    pub connector: Vec<String>,
+
+    /// The CA that vouches for the Connector, in PEM
+    #[arg(long, value_name = "FILE")]
+    pub ca_file: Option<PathBuf>,
+
+    /// Where jobs and results are kept [default: $CE_STATE_DIR, or /var/lib/ce-agent for root]
+    #[arg(long, value_name = "DIR")]
+    pub state_dir: Option<PathBuf>,
+
+    /// Which records are logged, such as info or ce_agent=debug
+    #[arg(long, value_name = "FILTER")]
+    pub log: Option<String>,
 }
 
 /// The disk that is read.

@@ -19,7 +19,7 @@ use crate::cli::{
 use crate::console::Console;
 use crate::job::{
     Artifacts, Destination, DiskSpec, ErrorCode, ExportSpec, Job, JobError, JobSpec,
-    LocalOverrides, Request, ShareAccess, Status, Watch, Work, execute, guard_secrets,
+    LocalOverrides, Reach, Request, ShareAccess, Status, Watch, Work, execute, guard_secrets,
 };
 
 /// Runs the job that a command asks for and returns the exit code.
@@ -81,6 +81,7 @@ fn export_spec(args: &ExportArgs) -> Result<ExportSpec, JobError> {
         skip_free_space: args.free_space == FreeSpace::Skip,
         overwrite: args.image.overwrite,
         resume: args.image.resume,
+        keep_partial: args.image.resume,
         verify: args.image.verify,
         checkpoint_every: args.image.checkpoint_every,
     })
@@ -103,6 +104,7 @@ fn destination(args: &ExportArgs) -> Result<Destination, JobError> {
 fn access(args: &SmbArgs, named_credentials: Vec<(String, PathBuf)>) -> ShareAccess {
     let from_environment = || env::var_os("CE_SMB_CREDENTIALS").map(PathBuf::from);
     ShareAccess {
+        credentials: None,
         credentials_file: args.smb_credentials.clone().or_else(from_environment),
         named_credentials,
         security: args.security(),
@@ -142,8 +144,10 @@ fn requested(args: &RunArgs) -> Result<JobSpec, JobError> {
         disk: args.disk.clone(),
         overwrite: args.image.overwrite,
         resume: args.image.resume,
+        keep_partial: args.image.resume,
         verify: args.image.verify,
         checkpoint_every: args.image.checkpoint_every,
+        reach: Reach::Local,
         access: access(&args.smb, args.credential.clone()),
     };
     Request::parse(&text)?.into_spec(local)
@@ -195,12 +199,7 @@ fn supervise(spec: &JobSpec, console: &mut Console) -> Job {
     });
     console.last_progress(spec, &watch);
     if timed_out && job.status == Status::Cancelled {
-        let limit = spec.timeout.unwrap_or_default().as_secs();
-        let message = format!("not complete after the {limit} s it was given");
-        job.status = Status::Failed;
-        job.error = Some(
-            JobError::new(ErrorCode::Timeout, message).with_hint("give it more: timeoutSeconds"),
-        );
+        job = job.into_timed_out(spec.timeout.unwrap_or_default());
     }
     job
 }

@@ -2,13 +2,16 @@
 
 use std::process::ExitCode;
 
-use ce_agent::cli::Cli;
+use ce_agent::cli::{Cli, Command};
 use clap::Parser;
 use tracing_subscriber::EnvFilter;
 
 fn main() -> ExitCode {
     let cli = Cli::parse();
-    start_logging(cli.output.verbose);
+    // The daemon starts its own, as it is configured.
+    if !matches!(cli.command, Command::Daemon(_)) {
+        start_logging(cli.output.verbose);
+    }
     ExitCode::from(ce_agent::run(&cli))
 }
 

@@ -34,6 +34,8 @@ pub struct Share {
 /// What is said of shares beside the location.
 #[derive(Clone, Debug, Default)]
 pub struct ShareAccess {
+    /// Credentials that came beside the request, for a location that comes without.
+    pub credentials: Option<SmbCredentials>,
     /// A file with credentials, for a location that comes without.
     pub credentials_file: Option<PathBuf>,
     /// Files with credentials, by the name under which a request knows them.
@@ -81,6 +83,7 @@ impl ShareAccess {
         location: SmbLocation,
         credentials: Option<SmbCredentials>,
     ) -> Result<Share, JobError> {
+        let credentials = credentials.or_else(|| self.credentials.clone());
         let credentials = match (credentials, &self.credentials_file) {
             (Some(credentials), _) => credentials,
             (None, Some(file)) => read_credentials(file)?,

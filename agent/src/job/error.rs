@@ -110,10 +110,16 @@ pub enum ErrorCode {
     BitLocker,
     /// The job was cancelled.
     Cancelled,
+    /// There is no session with a Connector.
+    ConnectorRejected,
+    /// Several disks answer to the selector.
+    DiskAmbiguous,
     /// The disk is in use.
     DiskBusy,
     /// The file is no disk that can be read: of no size, of a wrong size, or a damaged image.
     DiskInvalid,
+    /// The disk is one that this machine itself runs from.
+    DiskIsOwn,
     /// There is no such disk.
     DiskNotFound,
     /// The disk could not be read.
@@ -132,6 +138,8 @@ pub enum ErrorCode {
     HiveUnrecoverable,
     /// What only a defect of this program can explain.
     Internal,
+    /// The agent was restarted while the job ran.
+    Interrupted,
     /// A field is missing, unknown, or contradicts another.
     InvalidRequest,
     /// The journal of a commit that was cut short can't be read.

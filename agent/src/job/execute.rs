@@ -42,7 +42,7 @@ impl Watch {
     }
 
     /// How much of the whole job is done, in percent.
-    fn overall_percent(&self, work: &Work) -> u8 {
+    pub(crate) fn overall_percent(&self, work: &Work) -> u8 {
         let total = self.total().unwrap_or_default();
         let done = self.progress.done().0.min(total.0);
         match work {

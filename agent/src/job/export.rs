@@ -150,7 +150,7 @@ fn open_file<'d>(
     let options = spec.options(free_space, spec.resume);
     let sink_options = SinkOptions {
         overwrite: spec.overwrite,
-        keep_partial: spec.resume,
+        keep_partial: spec.keep_partial,
     };
     if spec.resume {
         let sink = FileSink::resume(output, sink_options).map_err(|error| sink_failed(&error))?;

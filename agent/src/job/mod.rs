@@ -1,15 +1,18 @@
 //! A job: what is asked for, how it is done, and what is said of it afterwards.
 //!
 //! ```text
-//!  command line --+
-//!                 +--> JobSpec --> execute --> Job (status, artifacts, error) --> text or JSON
-//!  request.json --+
+//!  command line --+                                                                 +--> text or JSON
+//!                 +--> JobSpec --> execute --> Job (status, artifacts, error) --+
+//!  request.json --+                   ^                                            +--> wire --> Connector
+//!                 ^                   |
+//!  Connector --> wire             driver (thread) <--> machine, journal (which jobs a daemon has)
 //! ```
 //!
 //! A job is worded, checked, run and reported in one way, whoever asks for it.
 
 mod backoff;
 mod destination;
+pub(crate) mod driver;
 mod error;
 mod execute;
 mod export;
@@ -17,10 +20,14 @@ mod failure;
 mod file_name;
 mod inspect;
 mod inspection;
+pub(crate) mod journal;
+pub(crate) mod machine;
 mod request;
 mod result;
+mod selection;
 mod share;
 mod spec;
+pub(crate) mod wire;
 
 pub use destination::{Destination, Share, ShareAccess, guard_secrets, read_credentials};
 pub use error::{ErrorCode, FoundBlocker, JobError};
@@ -29,6 +36,7 @@ pub use execute::{Watch, execute};
 pub use inspection::{
     InspectedFinding, InspectedGap, InspectedPartition, InspectedWindows, Inspection,
 };
-pub use request::{LocalOverrides, Request};
+pub use request::{LocalOverrides, Refused, Request};
 pub use result::{Artifacts, Job, Status, WindowsSummary};
+pub use selection::{Reach, RemoteReach};
 pub use spec::{DiskSpec, ExportSpec, JobSpec, Work};

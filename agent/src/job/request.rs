@@ -5,9 +5,10 @@
 //! is ignored would be a hash that is missing.
 
 use std::collections::BTreeMap;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use ce_disk::discover::DiskSelector as Selector;
 use ce_disk::export::ImageFormat;
 use ce_disk::sink::smb::{SmbCredentials, SmbDialect, SmbEncryption, SmbLocation};
 use ce_disk::units::ByteCount;
@@ -18,6 +19,7 @@ use serde_json::value::RawValue;
 use uuid::Uuid;
 
 use super::destination::{Destination, ShareAccess, read_credentials};
+use super::selection::{Reach, check_folder, check_smb_host, disk_at, find_disk};
 use super::spec::{DiskSpec, ExportSpec, JobSpec, Work};
 use super::{ErrorCode, JobError, file_name};
 
@@ -39,6 +41,17 @@ pub struct Request {
     /// Fields that are none of ours.
     ignored: Vec<String>,
     problems: Vec<String>,
+    /// Why the disk that is selected can't be had.
+    disk_error: Option<JobError>,
+}
+
+/// Why a request was refused.
+#[derive(Clone, Debug)]
+pub struct Refused {
+    /// All of it in one.
+    pub error: JobError,
+    /// Every problem by itself: the field, and what is wrong with it.
+    pub problems: Vec<(String, String)>,
 }
 
 /// What `run` is told beside the request.
@@ -50,10 +63,14 @@ pub struct LocalOverrides {
     pub overwrite: bool,
     /// Whether to go on with what an earlier run left.
     pub resume: bool,
+    /// Whether to leave what a later run can go on with.
+    pub keep_partial: bool,
     /// Whether to read the image back.
     pub verify: bool,
     /// How much of the disk is read between two checkpoints, if not as much as usual.
     pub checkpoint_every: Option<ByteCount>,
+    /// How far the request is trusted.
+    pub reach: Reach,
     /// How shares are to be reached.
     pub access: ShareAccess,
 }
@@ -93,6 +110,7 @@ impl Request {
             given: fields.given,
             ignored: Vec::new(),
             problems: fields.problems,
+            disk_error: None,
         };
         for name in fields.left.into_keys() {
             if OTHER_OPERATIONS_FIELDS.contains(&name.as_str()) {
@@ -115,14 +133,24 @@ impl Request {
     ///
     /// # Errors
     ///
-    /// `InvalidRequest`, with every problem there is.
-    pub fn into_spec(mut self, local: LocalOverrides) -> Result<JobSpec, JobError> {
+    /// `InvalidRequest`, with every problem there is; if there is none but that the disk can't be
+    /// had, the code for that.
+    pub fn into_spec(self, local: LocalOverrides) -> Result<JobSpec, JobError> {
+        self.check(local).map_err(|refused| refused.error)
+    }
+
+    /// The same, with the problems one by one.
+    ///
+    /// # Errors
+    ///
+    /// As of [`into_spec`](Self::into_spec).
+    pub fn check(mut self, local: LocalOverrides) -> Result<JobSpec, Refused> {
         let timeout = self.timeout_seconds.unwrap_or(DEFAULT_TIMEOUT_SECONDS);
         if timeout == 0 {
             self.problem("timeoutSeconds", "is 0; give the job at least a second");
         }
         self.check_platform();
-        let disk = self.checked_disk(local.disk.clone());
+        let disk = self.checked_disk(&local);
         let work = match self.operation.as_deref() {
             Some("export") => self.checked_export(&local).map(Work::Export),
             Some("inspect") => self.checked_inspect(),
@@ -147,10 +175,7 @@ impl Request {
             }
         };
         let (Some(disk), Some(work), []) = (disk, work, self.problems.as_slice()) else {
-            return Err(JobError::new(
-                ErrorCode::InvalidRequest,
-                self.problems.join("; "),
-            ));
+            return Err(self.refused());
         };
         let warnings = self
             .ignored
@@ -163,6 +188,28 @@ impl Request {
             timeout: Some(Duration::from_secs(timeout)),
             warnings: warnings.collect(),
         })
+    }
+
+    fn refused(mut self) -> Refused {
+        let error = match self.disk_error.take() {
+            Some(error) if self.problems.is_empty() => {
+                self.problems.push(format!("disk: {error}"));
+                error
+            }
+            other => {
+                let disk = other.map(|error| format!("disk: {error}"));
+                self.problems.extend(disk);
+                JobError::new(ErrorCode::InvalidRequest, self.problems.join("; "))
+            }
+        };
+        let split = |problem: String| match problem.split_once(": ") {
+            Some((field, what)) if !field.contains(' ') => (field.to_owned(), what.to_owned()),
+            _ => (String::new(), problem),
+        };
+        Refused {
+            error,
+            problems: self.problems.into_iter().map(split).collect(),
+        }
     }
 
     fn problem(&mut self, field: &str, problem: impl std::fmt::Display) {
@@ -178,7 +225,7 @@ impl Request {
         }
     }
 
-    fn checked_disk(&mut self, local: Option<PathBuf>) -> Option<DiskSpec> {
+    fn checked_disk(&mut self, local: &LocalOverrides) -> Option<DiskSpec> {
         let selector = self.disk.take();
         let expected_size = selector
             .as_ref()
@@ -195,19 +242,17 @@ impl Request {
             );
             return None;
         }
-        let path = match (local, selector.and_then(|disk| disk.path)) {
-            (Some(local), _) => local,
-            (None, Some(path)) => path,
-            (None, None) => {
-                if let [by] = selected[..] {
-                    let problem = format!("this version of ce-agent finds no disk by `{by}`");
-                    self.problem("disk", format!("{problem}; name it by `path` or --disk"));
-                } else if !self.given.contains(&"disk") || selected.is_empty() {
+        let path = match (&local.disk, selector) {
+            (Some(local), _) => Ok(local.clone()),
+            (None, Some(selector)) if !selected.is_empty() => selector.find(&local.reach),
+            (None, _) => {
+                if !self.given.contains(&"disk") || selected.is_empty() {
                     self.problem("disk", "no disk is selected; name it by `path` or --disk");
                 }
                 return None;
             }
         };
+        let path = path.map_err(|error| self.disk_error = Some(error)).ok()?;
         Some(DiskSpec {
             path,
             sector_size: None,
@@ -225,8 +270,13 @@ impl Request {
         let name = self.checked_file_name();
         let (location, name) = (location?, format!("{}.{extension}", name?));
         let destination = match Destination::is_share(&location.location) {
-            false => Destination::File(PathBuf::from(location.location).join(name)),
-            true => self.checked_share(location, &name, &local.access)?,
+            false => {
+                let folder = check_folder(Path::new(&location.location), &local.reach);
+                let folder = folder
+                    .map_err(|problem| self.problem("outputStorageLocation.location", problem));
+                Destination::File(folder.ok()?.join(name))
+            }
+            true => self.checked_share(location, &name, local)?,
         };
         Some(ExportSpec {
             destination,
@@ -235,6 +285,7 @@ impl Request {
             skip_free_space: self.free_space == Some(FreeSpace::Skip),
             overwrite: local.overwrite,
             resume: local.resume,
+            keep_partial: local.keep_partial,
             verify: local.verify,
             checkpoint_every: local.checkpoint_every,
         })
@@ -267,11 +318,18 @@ impl Request {
         &mut self,
         output: OutputStorageLocation,
         name: &str,
-        access: &ShareAccess,
+        local: &LocalOverrides,
     ) -> Option<Destination> {
+        let access = &local.access;
         let location = SmbLocation::within(&output.location, name)
             .map_err(|error| self.problem("outputStorageLocation.location", error))
-            .ok();
+            .ok()
+            .filter(|location| {
+                let allowed = check_smb_host(location.server().host(), &local.reach);
+                allowed
+                    .map_err(|problem| self.problem("outputStorageLocation.location", problem))
+                    .is_ok()
+            });
         let named = output.credential_id.as_ref().and_then(|id| {
             let named = access.named_credentials.iter();
             named.rev().find(|(name, _)| name == id)
@@ -367,6 +425,25 @@ impl DiskSelector {
         .into_iter()
         .filter_map(|(name, given)| given.then_some(name))
         .collect()
+    }
+
+    /// The disk, if exactly one selector is given.
+    fn find(self, reach: &Reach) -> Result<PathBuf, JobError> {
+        let size = self.size_bytes.map(ByteCount);
+        let selector = if let Some(path) = self.path {
+            return disk_at(&path, reach);
+        } else if let Some(lun) = self.lun {
+            Selector::Lun(lun)
+        } else if let Some(serial) = self.serial {
+            Selector::Serial(serial)
+        } else if let Some(wwid) = self.wwid {
+            Selector::Wwid(wwid)
+        } else if let Some(hctl) = self.hctl {
+            Selector::Hctl(hctl)
+        } else {
+            Selector::DeviceName(self.device_name.unwrap_or_default())
+        };
+        find_disk(&selector, size)
     }
 }
 

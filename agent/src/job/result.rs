@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use serde::Serialize;
 
-use super::{InspectedWindows, Inspection, JobError};
+use super::{ErrorCode, InspectedWindows, Inspection, JobError};
 
 /// A job as its owner sees it.
 #[derive(Clone, Debug, Serialize)]
@@ -26,6 +26,19 @@ pub struct Job {
     pub error: Option<JobError>,
     /// What its owner should know although the job went on.
     pub warnings: Vec<String>,
+}
+
+impl Job {
+    /// The same job, if what ended it was the end of its time.
+    #[must_use]
+    pub fn into_timed_out(mut self, limit: Duration) -> Self {
+        let message = format!("not complete after the {} s it was given", limit.as_secs());
+        self.status = Status::Failed;
+        self.error = Some(
+            JobError::new(ErrorCode::Timeout, message).with_hint("give it more: timeoutSeconds"),
+        );
+        self
+    }
 }
 
 /// Where a job stands.

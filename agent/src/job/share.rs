@@ -140,7 +140,7 @@ impl<'j> Attempts<'j, '_> {
         let options = self.spec.options(self.source.free_space, true);
         let sink_options = SinkOptions {
             overwrite: self.spec.overwrite,
-            keep_partial: self.spec.resume,
+            keep_partial: self.spec.keep_partial,
         };
         if self.spec.resume || self.phase > Phase::New {
             match SmbSink::resume(share.clone(), sink_options) {

@@ -86,9 +86,10 @@ pub struct ExportSpec {
     pub skip_free_space: bool,
     /// Whether an existing image may be replaced.
     pub overwrite: bool,
-    /// Whether to go on with what an earlier run left, and to leave what a later one can go on
-    /// with.
+    /// Whether to go on with what an earlier run left.
     pub resume: bool,
+    /// Whether a run that ends early leaves what a later one can go on with.
+    pub keep_partial: bool,
     /// Whether to read the image back and compare it before it gets its name.
     pub verify: bool,
     /// How much of the disk is read between two checkpoints, if not as much as usual.

@@ -101,7 +101,8 @@ fn every_problem_is_told_at_once() {
 #[test]
 fn a_disk_given_by_hand_stands_in_for_the_selector() {
     let request = changed(&[("disk", serde_json::json!({"lun": 0, "sizeBytes": 5}))]);
-    assert!(spec(&request).unwrap_err().message.starts_with("disk: "));
+    let error = spec(&request).unwrap_err();
+    assert_eq!(error.code, ErrorCode::DiskNotFound, "{error}");
     let local = LocalOverrides {
         disk: Some("/tmp/disk.raw".into()),
         overwrite: true,

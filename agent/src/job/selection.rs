@@ -1,0 +1,242 @@
+//! What a request may reach: which disk it means, and where it may write.
+//!
+//! Someone at the machine may name any file. A request that comes from elsewhere may name a disk
+//! that this machine does not run from, shares of servers that the configuration allows, and
+//! otherwise only what lies in folders that the configuration opens.
+
+use std::fs;
+use std::os::unix::fs::{FileTypeExt, MetadataExt};
+use std::path::{Path, PathBuf};
+
+use ce_disk::discover::{
+    AttachedDisk, DiskSelector, ResolveError, attached_disks, disk_of_device, resolve,
+};
+use ce_disk::units::ByteCount;
+
+use super::{ErrorCode, JobError};
+
+/// How far a request is trusted.
+#[derive(Clone, Debug, Default)]
+pub enum Reach {
+    /// It comes from someone at this machine, who could do it without the agent.
+    #[default]
+    Local,
+    /// It comes over the network.
+    Remote(RemoteReach),
+}
+
+/// What a request from elsewhere may reach.
+#[derive(Clone, Debug, Default)]
+pub struct RemoteReach {
+    /// The servers whose shares may be written to; any, if there are none.
+    pub smb_hosts: Vec<String>,
+    /// Folders of this machine in which images may be written.
+    pub output_folders: Vec<PathBuf>,
+    /// Folders of this machine whose files may be named as disks.
+    pub disk_folders: Vec<PathBuf>,
+}
+
+/// The device of the disk that `selector` means.
+///
+/// # Errors
+///
+/// `DiskNotFound`, `DiskAmbiguous` or `DiskIsOwn`, with every candidate.
+pub(super) fn find_disk(
+    selector: &DiskSelector,
+    size: Option<ByteCount>,
+) -> Result<PathBuf, JobError> {
+    let disks = listed()?;
+    let disk = resolve(&disks, selector, size).map_err(|error| unresolved(&error))?;
+    Ok(disk.node())
+}
+
+/// The disk at `path`, if a request may name it so.
+///
+/// # Errors
+///
+/// `DiskIsOwn` for what this machine runs from, `DiskNotFound` for what is not there, and
+/// `InvalidRequest` for what is out of reach.
+pub(super) fn disk_at(path: &Path, reach: &Reach) -> Result<PathBuf, JobError> {
+    let reach = match reach {
+        Reach::Local => return Ok(path.to_owned()),
+        Reach::Remote(reach) => reach,
+    };
+    let refused = |problem: &str| {
+        let shown = path.display().to_string();
+        let message = format!("disk.path: `{}` {problem}", shown.escape_debug());
+        JobError::new(ErrorCode::InvalidRequest, message)
+    };
+    if !path.is_absolute() {
+        return Err(refused("is no absolute path"));
+    }
+    // Links are followed here and never again: what is checked is what is opened.
+    let real = fs::canonicalize(path).map_err(|error| {
+        let message = format!("disk.path: {}: {error}", path.display());
+        JobError::new(ErrorCode::DiskNotFound, message)
+    })?;
+    let facts = fs::metadata(&real).map_err(|error| {
+        JobError::new(
+            ErrorCode::DiskNotFound,
+            format!("{}: {error}", real.display()),
+        )
+    })?;
+    if facts.is_file() && lies_in(&real, &reach.disk_folders) {
+        return Ok(real);
+    }
+    if !facts.file_type().is_block_device() {
+        return Err(refused(
+            "is no block device, nor a file in a folder that `jobs.disk_folders` lists",
+        ));
+    }
+    let sys = Path::new("/sys");
+    let id = format!(
+        "{}:{}",
+        rustix::fs::major(facts.rdev()),
+        rustix::fs::minor(facts.rdev())
+    );
+    if sys.join("dev/block").join(id).join("partition").exists() {
+        return Err(refused("is a partition; name the disk that it is on"));
+    }
+    let below = disk_of_device(sys, facts.rdev());
+    if below.is_empty() {
+        return Err(refused("is no device that the kernel knows"));
+    }
+    let own = listed()?
+        .into_iter()
+        .find(|disk| disk.is_own() && below.contains(&disk.device_name));
+    match own {
+        Some(disk) => Err(own_disk(format!(
+            "{} is on {disk}, which this machine itself runs from",
+            path.display()
+        ))),
+        None => Ok(real),
+    }
+}
+
+/// Checks a folder of this machine in which an image is to be written.
+///
+/// # Errors
+///
+/// What is wrong with it.
+pub(super) fn check_folder(folder: &Path, reach: &Reach) -> Result<PathBuf, String> {
+    let Reach::Remote(reach) = reach else {
+        return Ok(folder.to_owned());
+    };
+    let real = fs::canonicalize(folder).map_err(|error| format!("{}: {error}", folder.display()));
+    match real {
+        Ok(real) if folder.is_absolute() && lies_in(&real, &reach.output_folders) => Ok(real),
+        // Whether such a folder is there is no business of who may not write to it.
+        _ => Err(
+            "is neither a share (smb://...) nor a folder that `jobs.output_folders` lists".into(),
+        ),
+    }
+}
+
+/// Checks the server of a share.
+///
+/// # Errors
+///
+/// What is wrong with it.
+pub(super) fn check_smb_host(host: &str, reach: &Reach) -> Result<(), String> {
+    match reach {
+        Reach::Remote(reach)
+            if !reach.smb_hosts.is_empty()
+                && !reach
+                    .smb_hosts
+                    .iter()
+                    .any(|allowed| allowed.eq_ignore_ascii_case(host)) =>
+        {
+            let allowed = reach.smb_hosts.join(", ");
+            Err(format!(
+                "the server {host} is none of those that `jobs.smb_hosts` lists: {allowed}"
+            ))
+        }
+        _ => Ok(()),
+    }
+}
+
+fn listed() -> Result<Vec<AttachedDisk>, JobError> {
+    attached_disks().map_err(|error| JobError::from_chain(ErrorCode::Internal, &error))
+}
+
+fn unresolved(error: &ResolveError) -> JobError {
+    let failed = |code| JobError::from_chain(code, error);
+    match error {
+        ResolveError::Ambiguous { .. } => failed(ErrorCode::DiskAmbiguous)
+            .with_hint("select it by something that only it has, or say its `sizeBytes`"),
+        ResolveError::Own { .. } => own_disk(error.to_string()),
+        _ => failed(ErrorCode::DiskNotFound)
+            .with_hint("check that the disk is attached to this machine"),
+    }
+}
+
+fn own_disk(message: String) -> JobError {
+    JobError::new(ErrorCode::DiskIsOwn, message)
+        .with_hint("attach the disk of the image beside the machine's own and select that one")
+}
+
+/// Whether `real`, free of links, lies in one of `folders`.
+fn lies_in(real: &Path, folders: &[PathBuf]) -> bool {
+    folders
+        .iter()
+        .filter_map(|folder| fs::canonicalize(folder).ok())
+        .any(|folder| real.starts_with(folder))
+}
+
+#[cfg(test)]
+mod tests {
+    use std::os::unix::fs::symlink;
+
+    use super::*;
+
+    fn remote(folder: &Path) -> Reach {
+        Reach::Remote(RemoteReach {
+            smb_hosts: vec!["files.example".into()],
+            output_folders: vec![folder.join("out")],
+            disk_folders: vec![folder.join("disks")],
+        })
+    }
+
+    #[test]
+    fn a_remote_request_reaches_only_the_files_of_open_folders() {
+        let folder = tempfile::tempdir().unwrap();
+        let at = |name: &str| folder.path().join(name);
+        fs::create_dir(at("disks")).unwrap();
+        fs::write(at("disks/good.raw"), [0; 512]).unwrap();
+        fs::write(at("secret"), [0; 512]).unwrap();
+        symlink(at("secret"), at("disks/link.raw")).unwrap();
+        let reach = remote(folder.path());
+        assert!(disk_at(&at("disks/good.raw"), &reach).is_ok());
+        assert!(disk_at(&at("secret"), &Reach::Local).is_ok());
+        for (path, code) in [
+            (at("secret"), ErrorCode::InvalidRequest),
+            (at("disks/link.raw"), ErrorCode::InvalidRequest),
+            (at("disks/../secret"), ErrorCode::InvalidRequest),
+            (PathBuf::from("disks/good.raw"), ErrorCode::InvalidRequest),
+            (PathBuf::from("/dev/null"), ErrorCode::InvalidRequest),
+            (PathBuf::from("/dev"), ErrorCode::InvalidRequest),
+            (at("disks/none.raw"), ErrorCode::DiskNotFound),
+        ] {
+            let error = disk_at(&path, &reach).unwrap_err();
+            assert_eq!(error.code, code, "{}: {error}", path.display());
+        }
+    }
+
+    #[test]
+    fn a_remote_request_writes_only_where_it_may() {
+        let folder = tempfile::tempdir().unwrap();
+        let at = |name: &str| folder.path().join(name);
+        fs::create_dir_all(at("out/deep")).unwrap();
+        fs::create_dir(at("other")).unwrap();
+        symlink(at("other"), at("out/link")).unwrap();
+        let reach = remote(folder.path());
+        assert!(check_folder(&at("out/deep"), &reach).is_ok());
+        assert!(check_folder(&at("other"), &Reach::Local).is_ok());
+        for name in ["other", "out/link", "out/../other", "out/none"] {
+            assert!(check_folder(&at(name), &reach).is_err(), "{name}");
+        }
+        assert!(check_smb_host("FILES.example", &reach).is_ok());
+        assert!(check_smb_host("evil.example", &reach).is_err());
+        assert!(check_smb_host("any", &Reach::Remote(RemoteReach::default())).is_ok());
+    }
+}
