@@ -12,7 +12,8 @@
 
 use std::collections::VecDeque;
 use std::fmt::{self, Write};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::io::IsTerminal;
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use ce_proto::v1;
@@ -52,15 +53,26 @@ pub(crate) fn start(filter: EnvFilter) -> Arc<LogBuffer> {
         .flatten();
     let stderr = journal
         .is_none()
-        .then(|| tracing_subscriber::fmt::layer().with_writer(std::io::stderr));
+        .then(|| tracing_subscriber::fmt::layer().with_writer(std::io::stderr))
+        .map(|layer| layer.with_ansi(std::io::stderr().is_terminal()));
     Registry::default()
         .with(filter)
         .with(journal)
         .with(stderr)
         .with(Collector(Arc::clone(&buffer)))
         .init();
+    // Set once: a process starts its logging once.
+    BUFFER.get_or_init(|| Arc::clone(&buffer));
     buffer
 }
+
+/// The last records of this process, one a line, oldest first; none if it is no daemon.
+pub(crate) fn last_records() -> String {
+    BUFFER.get().map(|buffer| buffer.last()).unwrap_or_default()
+}
+
+/// The buffer of this process.
+static BUFFER: OnceLock<Arc<LogBuffer>> = OnceLock::new();
 
 /// Whether standard error is connected to the journal (systemd.exec(5), `$JOURNAL_STREAM`).
 fn has_journal() -> bool {
@@ -105,7 +117,7 @@ impl LogBuffer {
     }
 
     /// The last records, one a line, oldest first.
-    pub(crate) fn last(&self) -> String {
+    fn last(&self) -> String {
         let mut text = String::new();
         for Record { job, record } in &self.records().last {
             let level = record.level().as_str_name().trim_start_matches("LEVEL_");

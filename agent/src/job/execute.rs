@@ -14,7 +14,7 @@ use super::export::export_disk;
 use super::failure::{export_failed, open_failed};
 use super::inspect::inspect_disk;
 use super::spec::{DiskSpec, JobSpec, Work};
-use super::{Artifacts, ErrorCode, Job, JobError, Status, WindowsSummary};
+use super::{Artifacts, ErrorCode, Job, JobError, Status, WindowsSummary, diagnostics};
 
 /// What others see of a job while it runs, and how they stop it.
 #[derive(Debug, Default)]
@@ -102,6 +102,10 @@ fn work(
     artifacts: &mut Artifacts,
     warnings: &mut Vec<String>,
 ) -> Result<(), JobError> {
+    if let Work::Diagnostics(destination) = &spec.work {
+        artifacts.diagnostics = Some(diagnostics::collect(destination.as_ref())?);
+        return Ok(());
+    }
     let disk = open(&spec.disk)?;
     // Set once: a watch belongs to one job.
     watch.total.get_or_init(|| disk.size());
@@ -110,6 +114,8 @@ fn work(
         Work::Export(export) => {
             export_disk(spec, disk.as_ref(), export, watch, artifacts, warnings)?;
         }
+        // Done above: it needs no disk.
+        Work::Diagnostics(_) => {}
         Work::Hash => {
             let md5 = export::hash(disk.as_ref(), &watch.cancel, &watch.progress)
                 .map_err(|error| export_failed(&error))?;

@@ -12,6 +12,7 @@
 
 mod backoff;
 mod destination;
+mod diagnostics;
 pub(crate) mod driver;
 mod error;
 mod execute;
@@ -30,6 +31,7 @@ mod spec;
 pub(crate) mod wire;
 
 pub use destination::{Destination, Share, ShareAccess, guard_secrets, read_credentials};
+pub use diagnostics::DiagnosticsBundle;
 pub use error::{ErrorCode, FoundBlocker, JobError};
 pub(crate) use execute::percent;
 pub use execute::{Watch, execute};

@@ -150,14 +150,15 @@ impl Request {
             self.problem("timeoutSeconds", "is 0; give the job at least a second");
         }
         self.check_platform();
-        let disk = self.checked_disk(&local);
+        let disk = match self.operation.as_deref() {
+            Some("diagnostics") if self.disk.is_none() => Some(DiskSpec::none()),
+            _ => self.checked_disk(&local),
+        };
         let work = match self.operation.as_deref() {
             Some("export") => self.checked_export(&local).map(Work::Export),
+            Some("diagnostics") => self.checked_diagnostics(&local),
             Some("inspect") => self.checked_inspect(),
-            Some(
-                known @ ("prepare" | "publish" | "prepareAndPublish" | "convertToUefi"
-                | "diagnostics"),
-            ) => {
+            Some(known @ ("prepare" | "publish" | "prepareAndPublish" | "convertToUefi")) => {
                 let problem = format!("this version of ce-agent cannot do `{known}`");
                 self.problem("operation", problem);
                 None
@@ -266,18 +267,7 @@ impl Request {
             OutputFormat::Vhdx => ("vhdx", ImageFormat::Vhdx(Default::default())),
             OutputFormat::Vhd => ("vhd", ImageFormat::FixedVhd),
         };
-        let location = self.checked_location();
-        let name = self.checked_file_name();
-        let (location, name) = (location?, format!("{}.{extension}", name?));
-        let destination = match Destination::is_share(&location.location) {
-            false => {
-                let folder = check_folder(Path::new(&location.location), &local.reach);
-                let folder = folder
-                    .map_err(|problem| self.problem("outputStorageLocation.location", problem));
-                Destination::File(folder.ok()?.join(name))
-            }
-            true => self.checked_share(location, &name, local)?,
-        };
+        let destination = self.checked_destination(extension, local)?;
         Some(ExportSpec {
             destination,
             format,
@@ -288,6 +278,26 @@ impl Request {
             keep_partial: local.keep_partial,
             verify: local.verify,
             checkpoint_every: local.checkpoint_every,
+        })
+    }
+
+    /// The file that the request names.
+    fn checked_destination(
+        &mut self,
+        extension: &str,
+        local: &LocalOverrides,
+    ) -> Option<Destination> {
+        let location = self.checked_location();
+        let name = self.checked_file_name();
+        let (location, name) = (location?, format!("{}.{extension}", name?));
+        Some(match Destination::is_share(&location.location) {
+            false => {
+                let folder = check_folder(Path::new(&location.location), &local.reach);
+                let folder = folder
+                    .map_err(|problem| self.problem("outputStorageLocation.location", problem));
+                Destination::File(folder.ok()?.join(name))
+            }
+            true => self.checked_share(location, &name, local)?,
         })
     }
 
@@ -381,6 +391,21 @@ impl Request {
         if !self.given.contains(&field) {
             self.problem(field, format!("missing; {advice}"));
         }
+    }
+
+    /// Diagnostics go into the file that is named, or else into the result.
+    fn checked_diagnostics(&mut self, local: &LocalOverrides) -> Option<Work> {
+        for field in ["disk", "outputFormat", "hashDisk", "freeSpace"] {
+            if self.given.contains(&field) {
+                self.problem(field, "has no meaning for `diagnostics`");
+            }
+        }
+        let place = ["outputStorageLocation", "outputImageFilename"];
+        if !place.iter().any(|field| self.given.contains(field)) {
+            return Some(Work::Diagnostics(None));
+        }
+        let destination = self.checked_destination("tar.gz", local)?;
+        Some(Work::Diagnostics(Some(destination)))
     }
 
     fn checked_inspect(&mut self) -> Option<Work> {

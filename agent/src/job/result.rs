@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use serde::Serialize;
 
-use super::{ErrorCode, InspectedWindows, Inspection, JobError};
+use super::{DiagnosticsBundle, ErrorCode, InspectedWindows, Inspection, JobError};
 
 /// A job as its owner sees it.
 #[derive(Clone, Debug, Serialize)]
@@ -94,6 +94,9 @@ pub struct Artifacts {
     /// The Windows on the disk; of several, the first.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub windows: Option<WindowsSummary>,
+    /// What was collected for support.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub diagnostics: Option<DiagnosticsBundle>,
     /// What is on the disk.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub disk: Option<Inspection>,

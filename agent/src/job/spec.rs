@@ -41,7 +41,7 @@ impl JobSpec {
 /// Which disk a job works on.
 #[derive(Clone, Debug)]
 pub struct DiskSpec {
-    /// Where it is.
+    /// Where it is; empty if the work is on no disk.
     pub path: PathBuf,
     /// The sector size of a raw file, if it is not to be found out.
     pub sector_size: Option<SectorSize>,
@@ -51,9 +51,23 @@ pub struct DiskSpec {
     pub expected_size: Option<ByteCount>,
 }
 
+impl DiskSpec {
+    /// For work on no disk.
+    pub fn none() -> Self {
+        Self {
+            path: PathBuf::new(),
+            sector_size: None,
+            as_raw: false,
+            expected_size: None,
+        }
+    }
+}
+
 /// The operations.
 #[derive(Clone, Debug)]
 pub enum Work {
+    /// Collect what support needs; into this file, or else into the result.
+    Diagnostics(Option<Destination>),
     /// Write the disk as an image.
     Export(ExportSpec),
     /// Compute the MD5 of the disk's content.
@@ -66,6 +80,7 @@ impl Work {
     /// The operation's name in requests and results.
     pub fn operation(&self) -> &'static str {
         match self {
+            Self::Diagnostics(_) => "diagnostics",
             Self::Export(_) => "export",
             Self::Hash => "hash",
             Self::Inspect => "inspect",

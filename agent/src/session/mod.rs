@@ -9,5 +9,6 @@
 pub(crate) mod address;
 pub(crate) mod identity;
 pub(crate) mod machine;
+mod observed;
 pub(crate) mod outbox;
 pub(crate) mod transport;

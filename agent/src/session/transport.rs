@@ -42,6 +42,7 @@ use tonic::{Code, Request, Status};
 
 use super::address::{Address, HostPort};
 use super::identity::Credential;
+use super::observed::{Objection, Observed};
 
 /// What it takes to connect.
 #[derive(Debug)]
@@ -146,6 +147,24 @@ async fn run(
         Ok(endpoint) => endpoint,
         Err(error) => return error,
     };
+    let objection = Objection::default();
+    let stream = Observed::new(stream, objection.clone());
+    let error = serve(endpoint, origin, stream, token, to_send, report).await;
+    match objection.take() {
+        Some(objection) => tls_refusal(&objection),
+        None => error,
+    }
+}
+
+/// The call, over a connection that stands.
+async fn serve(
+    endpoint: Endpoint,
+    origin: Uri,
+    stream: Observed,
+    token: Option<AsciiMetadataValue>,
+    to_send: mpsc::Receiver<AgentMessage>,
+    report: &mpsc::Sender<LinkEvent>,
+) -> LinkError {
     let channel = match endpoint.connect_with_connector(Ready(Some(stream))).await {
         Ok(channel) => channel,
         Err(error) => return LinkError::unreachable(chain(&error)),
@@ -394,16 +413,6 @@ fn tls_refusal(error: &TlsError) -> LinkError {
 
 /// What the Connector, or the transport, gives as the reason for the end of a call.
 fn status_error(status: &Status) -> LinkError {
-    // In TLS 1.3 a server's objection to a client's certificate arrives after the handshake.
-    let mut source = std::error::Error::source(status);
-    while let Some(cause) = source {
-        let io = cause.downcast_ref::<io::Error>();
-        let tls = io.and_then(io::Error::get_ref);
-        if let Some(error) = tls.and_then(|inner| inner.downcast_ref::<TlsError>()) {
-            return tls_refusal(error);
-        }
-        source = cause.source();
-    }
     let said = status.message().escape_debug().to_string();
     match status.code() {
         Code::Unauthenticated => {
@@ -438,10 +447,10 @@ fn chain(error: &(dyn std::error::Error + 'static)) -> String {
 }
 
 /// A connection that is there already, once.
-struct Ready(Option<TlsStream<TcpStream>>);
+struct Ready(Option<Observed>);
 
 impl tonic::codegen::Service<Uri> for Ready {
-    type Response = TokioIo<TlsStream<TcpStream>>;
+    type Response = TokioIo<Observed>;
     type Error = io::Error;
     type Future = std::future::Ready<io::Result<Self::Response>>;
 

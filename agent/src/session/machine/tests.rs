@@ -109,7 +109,7 @@ fn heartbeats_are_sent_and_silence_ends_the_session() {
     let (mut session, now) = session(1);
     establish(&mut session, now);
     assert_eq!(session.on(SessionEvent::Tick, now), []);
-    let mut at = now;
+    let mut at;
     let closed = loop {
         at = session.wake_at().unwrap();
         match &session.on(SessionEvent::Tick, at)[..] {
