@@ -167,6 +167,11 @@ impl Invocation {
 }
 
 impl Running {
+    /// The number of the process.
+    pub fn id(&self) -> u32 {
+        self.child.id()
+    }
+
     /// Sends a signal.
     pub fn signal(&self, signal: Signal) -> Result<()> {
         let id = i32::try_from(self.child.id())?;
