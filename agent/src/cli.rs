@@ -88,7 +88,7 @@ pub struct DaemonArgs {
     #[arg(long, value_name = "FILE")]
     pub config: Option<PathBuf>,
 
-    /// A Connector, host[:port], in place of those in the configuration; may be repeated
+    /// A Connector, HOST or HOST:PORT, in place of those in the configuration; may be repeated
     #[arg(long, value_name = "ADDRESS")]
     pub connector: Vec<String>,
 

@@ -15,7 +15,8 @@
 //! It does no I/O and has no clock: events in, actions out, the time is an argument. What is said in
 //! a session is not its business, except for the numbers by which messages are counted.
 //!
-//! The wait grows from half a second to [`LONGEST_WAIT`] and is random below that. The limit is
+//! The wait grows from half a second to three, after a minute to [`LONGEST_WAIT`], and is random below
+//! that. The limit is
 //! small, because it decides how long the return of a Connector goes unnoticed: with waits evenly
 //! spread below 6 s, half of all agents are back within 1.8 s, and a thousand of them are 330 calls
 //! a second. Being refused is no outage; then the limit is [`LONGEST_WAIT_REFUSED`].
@@ -372,10 +373,10 @@ impl Session {
 
     /// The next wait: a random part of a limit that doubles.
     fn wait(&mut self) -> Duration {
-        let longest = if self.refused {
-            LONGEST_WAIT_REFUSED
-        } else {
-            LONGEST_WAIT
+        let longest = match self.failures {
+            _ if self.refused => LONGEST_WAIT_REFUSED,
+            ..=SOON_AGAIN => LONGEST_WAIT_AT_FIRST,
+            _ => LONGEST_WAIT,
         };
         let doublings = self.failures.saturating_sub(1).min(16);
         let limit = FIRST_WAIT.saturating_mul(1 << doublings).min(longest);
@@ -405,6 +406,12 @@ impl Established {
 const OUT_OF_SEQUENCE: &str = "a message whose number is not the next one";
 
 const FIRST_WAIT: Duration = Duration::from_millis(500);
+/// Most Connectors that go away are restarted, and are back within a minute.
+const LONGEST_WAIT_AT_FIRST: Duration = Duration::from_secs(3);
+
+/// So many attempts take about a minute.
+const SOON_AGAIN: u32 = 40;
+
 const LONGEST_WAIT: Duration = Duration::from_secs(6);
 const LONGEST_WAIT_REFUSED: Duration = Duration::from_secs(30);
 

@@ -56,7 +56,7 @@ pub fn attached_disks() -> Result<Vec<AttachedDisk>, DiscoverError> {
     read(Path::new("/sys"), &tables)
 }
 
-/// The disks below `sys`, a sysfs, ordered by name; at most [`MOST_DISKS`].
+/// The disks below `sys`, a sysfs, ordered by name; at most 256.
 ///
 /// Left out is what holds no data of its own (mappers, RAID sets, memory) and what has no medium.
 ///
@@ -257,7 +257,7 @@ fn bytes(path: &Path) -> Vec<u8> {
 }
 
 /// The most disks that are listed.
-pub const MOST_DISKS: usize = 256;
+const MOST_DISKS: usize = 256;
 
 /// Names of what is no disk of its own.
 const VIRTUAL: [&str; 7] = ["dm-", "fd", "md", "nbd", "ram", "sr", "zram"];

@@ -35,7 +35,7 @@ impl Desk {
         for name in ["disks", "images"] {
             fs::create_dir(desk.path(name))?;
         }
-        DiskBuilder::filled(disk_size, Pattern::Dense, 5).build(&desk.disk())?;
+        DiskBuilder::filled(disk_size, Pattern::Dense, 5).build(desk.disk())?;
         desk.write("ca.pem", &desk.authority.pem)?;
         let own = desk.authority.sign(&["agent-1"], NOW)?;
         desk.certify(&own)?;
