@@ -189,7 +189,9 @@ impl<S: Subscriber> Layer<S> for Collector {
             target: clip(target, 128).to_owned(),
             message: clip(&fields.message, 4096).to_owned(),
         };
-        self.0.push(fields.job, record);
+        // What is no name would make the Connector refuse the whole batch.
+        let job = fields.job.filter(|job| ce_proto::is_valid_id(job));
+        self.0.push(job, record);
     }
 }
 
@@ -261,14 +263,16 @@ mod tests {
             info!(job = %"a", "done");
             warn!("else");
             info!(target: "h2", "not ours");
+            info!(job = "../x", "a name that is none");
         });
         let first = buffer.take_batch().unwrap();
         assert_eq!((&*first.job_id, first.records.len()), ("a", 2));
         assert_eq!(first.records[0].message, "begun bytes=5");
         let second = buffer.take_batch().unwrap();
-        assert_eq!((&*second.job_id, &*second.records[0].message), ("", "else"));
+        assert_eq!((&*second.job_id, second.records.len()), ("", 2));
+        assert_eq!(second.records[0].message, "else");
         assert!(buffer.take_batch().is_none());
-        assert_eq!(buffer.last().lines().count(), 3);
+        assert_eq!(buffer.last().lines().count(), 4);
         assert!(buffer.last().contains("done (job a)"));
     }
 

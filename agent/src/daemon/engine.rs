@@ -432,6 +432,9 @@ impl Engine {
                 self.on_start(start).await?;
             }
             Said::CancelJob(cancel) => {
+                if !is_valid_id(&cancel.job_id) {
+                    return Ok(Err("a cancel for a name that is none".into()));
+                }
                 let reason = wire::clip(&cancel.reason, 255).escape_debug().to_string();
                 info!(
                     job = wire::clip(&cancel.job_id, 64),
