@@ -6,6 +6,7 @@ cd "$(dirname "$0")/.."
 
 readonly RUST_MINIMUM=1.95
 readonly CARGO_DENY_VERSION=0.20.2
+readonly DISSECT_NTFS="dissect.ntfs==3.16 dissect.cstruct==4.7 dissect.util==3.24"
 
 # need | package | what proves it is there: a program, pkg-config:MODULE, python:MODULE or file:FILE
 readonly TABLE='
@@ -15,6 +16,7 @@ demo | gcc             | cc
 demo | libc6-dev       | file:/usr/include/stdlib.h
 demo | pkg-config      | pkg-config
 demo | libsmbclient-dev| pkg-config:smbclient
+demo | ntfs-3g-dev     | pkg-config:libntfs-3g
 demo | qemu-utils      | qemu-img
 demo | gdisk           | sgdisk
 demo | dosfstools      | mkfs.fat
@@ -27,6 +29,7 @@ test | fdisk           | sfdisk
 test | g++             | c++
 test | python3         | /usr/bin/python3
 test | python3-libvhdi | python:pyvhdi
+test | python3-venv    | python:ensurepip
 test | iproute2        | tc
 test | libhivex-bin    | hivexsh
 test | libvhdi-utils   | vhdiinfo
@@ -56,6 +59,7 @@ main() {
     if [ "$need" = test ]; then
         if [ -f tests/fuzz/Cargo.toml ]; then fetch_crates tests/fuzz/Cargo.toml; fi
         install_cargo_deny
+        install_dissect_ntfs
     fi
 }
 
@@ -143,6 +147,18 @@ install_cargo_deny() {
     [ "$("$root/bin/cargo-deny" --version 2>/dev/null)" != "cargo-deny $CARGO_DENY_VERSION" ] || return 0
     echo "setup: building cargo-deny $CARGO_DENY_VERSION (once, some minutes)"
     cargo install --quiet --locked --root "$root" "cargo-deny@$CARGO_DENY_VERSION"
+}
+
+# A reader of NTFS that shares no code with the ones here, in a Python environment of its own.
+install_dissect_ntfs() {
+    local root=target/tools/python
+    [ ! -f "$root/installed" ] || [ "$(cat "$root/installed")" != "$DISSECT_NTFS" ] || return 0
+    echo "setup: installing $DISSECT_NTFS"
+    /usr/bin/python3 -m venv "$root"
+    # The versions are separated by blanks on purpose.
+    # shellcheck disable=SC2086
+    "$root/bin/pip" install --quiet --disable-pip-version-check $DISSECT_NTFS
+    printf '%s' "$DISSECT_NTFS" >"$root/installed"
 }
 
 as_root() {
