@@ -14,7 +14,7 @@
 //!      +-----------------+--> FreeSpaceMask   the disk with its free clusters as zeros
 //! ```
 //!
-//! Nothing here writes. Every byte of a volume may be hostile: tables are bounded before anything
+//! Nothing here writes but [`ntfs::write`]. Every byte of a volume may be hostile: tables are bounded before anything
 //! is allocated for them, loops end, and what is wrong is an error with its position.
 
 pub mod error;

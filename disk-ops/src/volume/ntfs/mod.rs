@@ -43,6 +43,7 @@ mod record;
 pub mod reparse;
 mod runs;
 mod stream;
+pub mod write;
 pub mod xpress;
 
 pub use file::FileReader;
