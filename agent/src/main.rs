@@ -3,10 +3,19 @@
 use std::process::ExitCode;
 
 use ce_agent::cli::{Cli, Command};
+use ce_disk::volume::ntfs::write::{WORKER_ARGUMENT, worker_main};
 use clap::Parser;
 use tracing_subscriber::EnvFilter;
 
 fn main() -> ExitCode {
+    // Before anything else: the process that writes NTFS has to be alone in its thread, and sees
+    // nothing of the command line or the log.
+    if std::env::args_os()
+        .nth(1)
+        .is_some_and(|first| first == WORKER_ARGUMENT)
+    {
+        return worker_main();
+    }
     let cli = Cli::parse();
     // The daemon starts its own, as it is configured.
     if !matches!(cli.command, Command::Daemon(_)) {
