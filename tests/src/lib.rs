@@ -8,7 +8,8 @@
 //! ```
 //!
 //! Nothing here is used by the program itself, and nothing but `guest` links its code: a fault in the
-//! program can't hide behind the same fault in its test.
+//! program can't hide behind the same fault in its test. Two programs beside it do: the worker of the
+//! tests of NTFS writing, and the measurement of it.
 
 pub mod agent;
 pub mod disk;

@@ -24,6 +24,10 @@ pub const SGDISK: Tool = Tool::new("sgdisk", "gdisk");
 pub const MKNTFS: Tool = Tool::new("mkntfs", "ntfs-3g");
 /// `ntfscp`.
 pub const NTFSCP: Tool = Tool::new("ntfscp", "ntfs-3g");
+/// `ntfsfix`.
+pub const NTFSFIX: Tool = Tool::new("ntfsfix", "ntfs-3g");
+/// `fls`.
+pub const FLS: Tool = Tool::new("fls", "sleuthkit");
 /// `mkfs.fat`.
 pub const MKFS_FAT: Tool = Tool::new("mkfs.fat", "dosfstools");
 /// `mke2fs`.
