@@ -1,0 +1,167 @@
+//! A plan in words, for people and programs to read.
+
+use std::fmt;
+
+use ce_regf::{RegValue, ValueType};
+use serde::Serialize;
+
+use super::draft::{number, texts};
+use super::edit::{FileEditKind, HiveName, RegistryEditKind};
+use super::{Change, Edit, EditPlan, State};
+
+/// What a prepare does, by what becomes of it: the artifact `changes` of a job.
+#[derive(Clone, Debug, Default, Eq, PartialEq, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Changes {
+    /// What is (in a plan: is to be) changed.
+    pub done: Vec<ChangeLine>,
+    /// What was so before.
+    pub already_so: Vec<ChangeLine>,
+    /// What the running Windows does when it boots first.
+    pub deferred: Vec<ChangeLine>,
+    /// What is left as it is, and why.
+    pub skipped: Vec<ChangeLine>,
+}
+
+/// One line of it.
+#[derive(Clone, Debug, Eq, PartialEq, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct ChangeLine {
+    /// The id of the catalogue's item.
+    pub item: String,
+    /// The change.
+    pub what: String,
+    /// Why the item asks for it.
+    pub reason: String,
+    /// Why it is not done after all.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub why: Option<String>,
+}
+
+impl EditPlan {
+    /// The plan, by what becomes of each change.
+    pub fn changes(&self) -> Changes {
+        let mut changes = Changes::default();
+        for edit in &self.edits {
+            let (list, why) = match &edit.state {
+                State::ToDo => (&mut changes.done, None),
+                State::AlreadySo => (&mut changes.already_so, None),
+                State::Deferred => (&mut changes.deferred, None),
+                State::Skipped { why } => (&mut changes.skipped, Some(why.clone())),
+            };
+            list.push(ChangeLine {
+                item: edit.item.clone(),
+                what: edit.change.to_string(),
+                reason: edit.change.reason().to_string(),
+                why,
+            });
+        }
+        changes
+    }
+}
+
+/// All edits in order, under the item that asks for them and its reason.
+impl fmt::Display for EditPlan {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        for blocker in &self.blockers {
+            writeln!(f, "{}: {blocker}", blocker.code())?;
+        }
+        let mut heading = None;
+        for Edit {
+            item,
+            change,
+            state,
+        } in &self.edits
+        {
+            if heading.replace(item) != Some(item) {
+                writeln!(f, "{item}: {}", change.reason())?;
+            }
+            match state {
+                State::ToDo => writeln!(f, "  to do    {change}")?,
+                State::AlreadySo => writeln!(f, "  is so    {change}")?,
+                State::Deferred => writeln!(f, "  deferred {change}")?,
+                State::Skipped { why } => writeln!(f, "  skipped  {change}: {why}")?,
+            }
+        }
+        Ok(())
+    }
+}
+
+impl fmt::Display for Change {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::BootStore { key, change, .. } => registry(f, "BCD", key, change),
+            Self::CopyLoader { from, to, .. } => write!(f, "EFI system partition: {to} = {from}"),
+            Self::File(edit) => match &edit.change {
+                FileEditKind::Delete => write!(f, "delete {}", edit.path),
+                FileEditKind::CopyFromPackage { source } => {
+                    write!(f, "{} = {source} of the package", edit.path)
+                }
+            },
+            Self::FirstBoot { step, .. } => step.fmt(f),
+            Self::Registry(edit) => {
+                let hive = match edit.hive {
+                    HiveName::Drivers => "DRIVERS",
+                    HiveName::Software => "SOFTWARE",
+                    HiveName::System => "SYSTEM",
+                };
+                registry(f, hive, &edit.key, &edit.change)
+            }
+            Self::Subject { what, .. } => f.write_str(what),
+            Self::Task { path, .. } => write!(f, "disable task {path}"),
+        }
+    }
+}
+
+fn registry(
+    f: &mut fmt::Formatter<'_>,
+    hive: &str,
+    key: &str,
+    change: &RegistryEditKind,
+) -> fmt::Result {
+    let name = |name: &str| match name {
+        "" => "(default)".to_owned(),
+        name => name.to_owned(),
+    };
+    match change {
+        RegistryEditKind::CreateKey => write!(f, "{hive} {key}: key"),
+        RegistryEditKind::DeleteKey => write!(f, "{hive} {key}: delete key"),
+        RegistryEditKind::DeleteValue { name: value } => {
+            write!(f, "{hive} {key}: delete {}", name(value))
+        }
+        RegistryEditKind::SetValue {
+            name: value,
+            value: data,
+        } => {
+            write!(f, "{hive} {key}: {} = {}", name(value), Data(data))
+        }
+    }
+}
+
+/// The data of a value; long data is cut.
+struct Data<'v>(&'v RegValue);
+
+impl fmt::Display for Data<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let value = self.0;
+        match value.value_type {
+            ValueType::DWORD | ValueType::QWORD => match number(value) {
+                Some(number) => write!(f, "{number}"),
+                None => f.write_str("a damaged number"),
+            },
+            ValueType::SZ | ValueType::EXPAND_SZ => write!(f, "{:?}", texts(value).concat()),
+            ValueType::MULTI_SZ => write!(f, "{:?}", texts(value)),
+            _ => {
+                for byte in value.data.iter().take(MOST_BYTES) {
+                    write!(f, "{byte:02x}")?;
+                }
+                match value.data.len() > MOST_BYTES {
+                    true => write!(f, "... ({} bytes)", value.data.len()),
+                    false => Ok(()),
+                }
+            }
+        }
+    }
+}
+
+const MOST_BYTES: usize = 16;
