@@ -12,6 +12,7 @@
 //! ```
 #![forbid(unsafe_code)]
 
+pub mod apply;
 pub mod bundle;
 pub mod catalog;
 pub mod driver_store;
