@@ -23,6 +23,7 @@ pub mod package;
 pub mod plan;
 pub mod platform;
 pub mod preflight;
+pub mod proof;
 
 pub use catalog::{Catalog, CatalogError};
 pub use platform::{Platform, UnknownPlatform};
