@@ -9,6 +9,12 @@
 //!                      +----> inspect     what this Windows is and what is installed in it
 //!                      |         |
 //!                      +---------+------> preflight   what stands against changing it
+//!                      |         |
+//!       catalog -------+---------+------> plan        every change, with its reason
+//!                                           |
+//!                                         apply       hives and files to write, in memory
+//!                                           |
+//!                                         proof       read back by others: does it boot there
 //! ```
 #![forbid(unsafe_code)]
 
