@@ -7,7 +7,7 @@
 use std::io;
 use std::pin::Pin;
 use std::sync::{Arc, Mutex, PoisonError};
-use std::task::{Context, Poll};
+use std::task::{Context, Poll, ready};
 
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::TcpStream;
@@ -19,6 +19,8 @@ use tokio_rustls::rustls::Error as TlsError;
 pub(super) struct Observed {
     stream: TlsStream<TcpStream>,
     objection: Objection,
+    /// Why writing failed, while it is still to be read why.
+    failed: Option<io::Error>,
 }
 
 /// What the other side had against the stream, if anything.
@@ -44,24 +46,46 @@ impl Objection {
 impl Observed {
     /// Observes a stream, and notes there what is found.
     pub(super) fn new(stream: TlsStream<TcpStream>, objection: Objection) -> Self {
-        Self { stream, objection }
+        Self {
+            stream,
+            objection,
+            failed: None,
+        }
     }
 
-    /// A write that fails may do so because of something that waits to be read.
-    fn after_write<T>(
+    /// Writes; what makes that fail may be told by what is still to be read. The other side has
+    /// closed the connection then, so that the end of it is there or about to come.
+    fn write_with<T>(
         &mut self,
-        written: Poll<io::Result<T>>,
         context: &mut Context<'_>,
+        write: impl FnOnce(Pin<&mut TlsStream<TcpStream>>, &mut Context<'_>) -> Poll<io::Result<T>>,
     ) -> Poll<io::Result<T>> {
-        if matches!(written, Poll::Ready(Err(_))) {
-            let mut unread = [0; 1024];
-            let mut unread = ReadBuf::new(&mut unread);
-            let read = Pin::new(&mut self.stream).poll_read(context, &mut unread);
-            if let Poll::Ready(Err(error)) = read {
-                self.objection.note(&error);
+        if self.failed.is_none() {
+            match write(Pin::new(&mut self.stream), context) {
+                Poll::Ready(Err(error)) => self.failed = Some(error),
+                written => return written,
             }
         }
-        written
+        ready!(self.read_to_the_end(context));
+        Poll::Ready(Err(self
+            .failed
+            .take()
+            .unwrap_or_else(|| io::ErrorKind::BrokenPipe.into())))
+    }
+
+    fn read_to_the_end(&mut self, context: &mut Context<'_>) -> Poll<()> {
+        let mut unread = [0; 1024];
+        loop {
+            let mut unread = ReadBuf::new(&mut unread);
+            match ready!(Pin::new(&mut self.stream).poll_read(context, &mut unread)) {
+                Ok(()) if unread.filled().is_empty() => return Poll::Ready(()),
+                Ok(()) => {}
+                Err(error) => {
+                    self.objection.note(&error);
+                    return Poll::Ready(());
+                }
+            }
+        }
     }
 }
 
@@ -85,17 +109,16 @@ impl AsyncWrite for Observed {
         context: &mut Context<'_>,
         buffer: &[u8],
     ) -> Poll<io::Result<usize>> {
-        let written = Pin::new(&mut self.stream).poll_write(context, buffer);
-        self.after_write(written, context)
+        self.write_with(context, |stream, context| {
+            stream.poll_write(context, buffer)
+        })
     }
 
     fn poll_flush(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
-        let flushed = Pin::new(&mut self.stream).poll_flush(context);
-        self.after_write(flushed, context)
+        self.write_with(context, |stream, context| stream.poll_flush(context))
     }
 
     fn poll_shutdown(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
-        let shut = Pin::new(&mut self.stream).poll_shutdown(context);
-        self.after_write(shut, context)
+        self.write_with(context, |stream, context| stream.poll_shutdown(context))
     }
 }
