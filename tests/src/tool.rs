@@ -52,8 +52,6 @@ pub const PYTHON: Tool = Tool::new("/usr/bin/python3", "python3");
 pub const ICAT: Tool = Tool::new("icat", "sleuthkit");
 /// `ntfscat`.
 pub const NTFSCAT: Tool = Tool::new("ntfscat", "ntfs-3g");
-/// `ntfsfix`.
-pub const NTFSFIX: Tool = Tool::new("ntfsfix", "ntfs-3g");
 /// `setpriv`.
 pub const SETPRIV: Tool = Tool::new("setpriv", "util-linux");
 /// `unshare`.
