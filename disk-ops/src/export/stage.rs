@@ -117,4 +117,4 @@ pub(super) const CHUNK: usize = 2 << 20;
 
 /// How many chunks may be under way. Enough for each of three stages to have one in hand, one
 /// waiting, and some slack for a destination that hesitates.
-pub(super) const BUFFERS: usize = 12;
+pub(super) const BUFFERS: usize = 10;
