@@ -251,10 +251,7 @@ impl Layer {
                 "expected 1 to 64 of `a-z A-Z 0-9 . _ -`, not a dot first".into(),
             );
         }
-        let state = self.state.or_else(|| {
-            let is_root = rustix::process::geteuid().is_root();
-            is_root.then(|| PathBuf::from(DEFAULT_STATE))
-        });
+        let state = self.state.or_else(state_folder_of_root);
         if state.is_none() {
             let what = "missing; only root has a default. Say $CE_STATE_DIR or --state-dir";
             problem("state", what.into());
@@ -283,6 +280,12 @@ impl Layer {
             _ => Err(ConfigError { problems }),
         }
     }
+}
+
+/// Where state is kept if nothing is said and root asks.
+pub(crate) fn state_folder_of_root() -> Option<PathBuf> {
+    let is_root = rustix::process::geteuid().is_root();
+    is_root.then(|| PathBuf::from(STATE_OF_ROOT))
 }
 
 /// The pinned CA. There is no other way to trust anyone.
@@ -356,7 +359,7 @@ const VARIABLES: [&str; 12] = [
     "CE_TOKEN_FILE",
 ];
 
-const DEFAULT_STATE: &str = "/var/lib/ce-agent";
+const STATE_OF_ROOT: &str = "/var/lib/ce-agent";
 
 const MOST_CONNECTORS: usize = 16;
 

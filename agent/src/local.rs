@@ -18,8 +18,8 @@ use crate::cli::{
 };
 use crate::console::Console;
 use crate::job::{
-    Artifacts, Destination, DiskSpec, ErrorCode, ExportSpec, Job, JobError, JobSpec,
-    LocalOverrides, Reach, Request, ShareAccess, Status, Watch, Work, execute, guard_secrets,
+    Destination, DiskSpec, ErrorCode, ExportSpec, Job, JobError, JobSpec, LocalOverrides, Reach,
+    Request, ShareAccess, Status, Watch, Work, execute, guard_secrets,
 };
 
 /// Runs the job that a command asks for and returns the exit code.
@@ -155,15 +155,7 @@ fn requested(args: &RunArgs) -> Result<JobSpec, JobError> {
 
 /// What is said of a job that could not even be worded.
 fn refused(operation: &'static str, error: JobError) -> Job {
-    Job {
-        id: uuid::Uuid::new_v4().to_string(),
-        operation,
-        status: Status::Failed,
-        overall_progress_percent: 0,
-        artifacts: Artifacts::default(),
-        error: Some(error),
-        warnings: Vec::new(),
-    }
+    Job::not_run(uuid::Uuid::new_v4().to_string(), operation, error)
 }
 
 /// Runs the job on a thread of its own, and meanwhile minds the clock, the signals and the console.

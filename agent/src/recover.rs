@@ -31,6 +31,7 @@ use signal_hook::consts::{SIGINT, SIGTERM};
 use tracing::info;
 
 use crate::cli::{OutputOptions, RecoverArgs};
+use crate::config::state_folder_of_root;
 use crate::job::{ErrorCode, JobError, Status};
 
 /// Does what is asked for and returns the exit code.
@@ -266,8 +267,8 @@ fn state_folder() -> Result<PathBuf, JobError> {
     if let Some(folder) = set("CE_STATE_DIR") {
         return Ok(folder.into());
     }
-    if rustix::process::geteuid().is_root() {
-        return Ok("/var/lib/ce-agent".into());
+    if let Some(folder) = state_folder_of_root() {
+        return Ok(folder);
     }
     let user = set("XDG_STATE_HOME").map(PathBuf::from);
     // The XDG base directory specification ignores relative paths, and says what the default is.

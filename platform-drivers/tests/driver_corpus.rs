@@ -12,12 +12,13 @@ use ce_platform::driver_store::StagedPackage;
 use ce_platform::driver_store::database::{Form, database_edits, version_value};
 use ce_platform::driver_store::names::OemNames;
 use ce_platform::driver_store::services::service_edits;
+use ce_platform::hives::HiveName;
 use ce_platform::inf::{
     Architecture, Inf, InfError, InfErrorKind, InfLibrary, ProductType, WindowsTarget,
     WindowsVersion,
 };
 use ce_platform::package::{CatalogFile, DriverPackage, HostFolder, PackageFiles, Problem};
-use ce_platform::plan::edit::{HiveName, RegistryEditKind};
+use ce_platform::plan::edit::RegistryEditKind;
 use ce_regf::Hive;
 
 #[test]

@@ -643,7 +643,7 @@ impl Engine {
                     "send it again under a new name: an export goes on from what is left of it",
                 );
                 let operation = operation.unwrap_or("unknown");
-                Err(Box::new(driver::ended_early(id, operation, error)))
+                Err(Box::new(Job::not_run(id.to_owned(), operation, error)))
             }
         }
     }
@@ -652,7 +652,9 @@ impl Engine {
         let Some(spec) = self.checked.take().filter(|spec| spec.id == id) else {
             let error = JobError::new(ErrorCode::Internal, "the job was not checked");
             // The receiver lives as long as the loop.
-            let _ = self.ended.send(driver::ended_early(id, "unknown", error));
+            let _ = self
+                .ended
+                .send(Job::not_run(id.to_owned(), "unknown", error));
             return;
         };
         let record = self.jobs.record(id);
@@ -680,7 +682,9 @@ impl Engine {
             Err(error) => {
                 let message = format!("the job has no thread: {error}");
                 let error = JobError::new(ErrorCode::Internal, message);
-                let _ = self.ended.send(driver::ended_early(id, operation, error));
+                let _ = self
+                    .ended
+                    .send(Job::not_run(id.to_owned(), operation, error));
             }
         }
     }

@@ -7,7 +7,7 @@ use std::thread;
 
 use tracing::warn;
 
-use super::{Artifacts, ErrorCode, Job, JobError, JobSpec, Status, Watch, Work, execute};
+use super::{ErrorCode, Job, JobError, JobSpec, Watch, Work, execute};
 
 /// Runs a job on a thread of its own, and hands what came of it to `done`. The job is watched and
 /// stopped by `watch`.
@@ -25,8 +25,8 @@ pub(crate) fn start(
         // The panic's own message has been printed by the panic hook.
         done(job.unwrap_or_else(|_| {
             let message = "the job's thread panicked; the log of the agent says where";
-            ended_early(
-                &spec.id,
+            Job::not_run(
+                spec.id.clone(),
                 spec.work.operation(),
                 JobError::new(ErrorCode::Internal, message),
             )
@@ -36,19 +36,6 @@ pub(crate) fn start(
         .name("ce-job".into())
         .spawn(run)
         .map(drop)
-}
-
-/// A job that failed without having been run.
-pub(crate) fn ended_early(id: &str, operation: &'static str, error: JobError) -> Job {
-    Job {
-        id: id.to_owned(),
-        operation,
-        status: Status::Failed,
-        overall_progress_percent: 0,
-        artifacts: Artifacts::default(),
-        error: Some(error),
-        warnings: Vec::new(),
-    }
 }
 
 /// Exports of a daemon go on with what is left of an earlier one, which nobody had to ask for. So

@@ -29,6 +29,19 @@ pub struct Job {
 }
 
 impl Job {
+    /// A job that failed without having been run.
+    pub fn not_run(id: String, operation: &'static str, error: JobError) -> Self {
+        Self {
+            id,
+            operation,
+            status: Status::Failed,
+            overall_progress_percent: 0,
+            artifacts: Artifacts::default(),
+            error: Some(error),
+            warnings: Vec::new(),
+        }
+    }
+
     /// The same job, if what ended it was the end of its time.
     #[must_use]
     pub fn into_timed_out(mut self, limit: Duration) -> Self {

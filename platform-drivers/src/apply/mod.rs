@@ -21,7 +21,7 @@ use ce_regf::{CheckReport, EditError, FileTime, Hive, HiveEditor, LogFate};
 
 use crate::hives::{HiveName, HiveSet};
 use crate::plan::draft::carry_out;
-use crate::plan::edit::{self, FileEditKind, RegistryEditKind};
+use crate::plan::edit::{FileEditKind, RegistryEditKind};
 use crate::plan::{BCD, BootVolume, Change, EditPlan};
 
 mod view;
@@ -143,13 +143,9 @@ pub fn apply(
         return Err(ApplyError::Blocked { count });
     }
     let mut files = PreparedFiles::default();
-    for (of_plan, name) in [
-        (edit::HiveName::System, HiveName::System),
-        (edit::HiveName::Software, HiveName::Software),
-        (edit::HiveName::Drivers, HiveName::Drivers),
-    ] {
+    for name in [HiveName::System, HiveName::Software, HiveName::Drivers] {
         let edits = plan.to_do().filter_map(|edit| match &edit.change {
-            Change::Registry(change) if change.hive == of_plan => {
+            Change::Registry(change) if change.hive == name => {
                 Some((change.key.as_str(), &change.change, &edit.change))
             }
             _ => None,

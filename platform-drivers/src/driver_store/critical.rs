@@ -3,7 +3,8 @@
 use ce_regf::RegValue;
 
 use super::StagedPackage;
-use crate::plan::edit::{HiveName, Reason, RegistryEdit, RegistryEditKind};
+use crate::hives::HiveName;
+use crate::plan::edit::{Reason, RegistryEdit, RegistryEditKind};
 
 /// What makes a Windows without DriverDatabase start the devices of a package at boot, in a control
 /// set such as `ControlSet001`.

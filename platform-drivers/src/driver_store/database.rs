@@ -22,11 +22,12 @@ use ce_regf::{Hive, HiveError, Key, RegValue, ValueType};
 use uuid::Uuid;
 
 use super::StagedPackage;
+use crate::hives::HiveName;
 use crate::inf::{
     Architecture, DriverVersion, FilterPosition, InstallPlan, LocalisedText, Model, RegistryAction,
     RegistryChange, RegistryRoot, SetRule,
 };
-use crate::plan::edit::{HiveName, Reason, RegistryEdit, RegistryEditKind};
+use crate::plan::edit::{Reason, RegistryEdit, RegistryEditKind};
 
 /// The database's key in the DRIVERS hive.
 pub(super) fn root_of_drivers(drivers: &Hive) -> Result<Option<Key<'_>>, HiveError> {

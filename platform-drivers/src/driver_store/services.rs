@@ -3,8 +3,9 @@
 use ce_regf::RegValue;
 
 use super::StagedPackage;
+use crate::hives::HiveName;
 use crate::inf::{DRIVER_STORE_MARK, RegistryAction, RegistryRoot, Service, SetRule};
-use crate::plan::edit::{HiveName, Reason, RegistryEdit, RegistryEditKind};
+use crate::plan::edit::{Reason, RegistryEdit, RegistryEditKind};
 
 /// What registers a service in a control set such as `ControlSet001`.
 ///

@@ -6,8 +6,9 @@ use super::critical::critical_device_edits;
 use super::database::{Form, database_edits};
 use super::services::service_edits;
 use super::*;
+use crate::hives::HiveName;
 use crate::inf::{Inf, InfLibrary, ProductType, WindowsTarget, WindowsVersion};
-use crate::plan::edit::{HiveName, RegistryEdit, RegistryEditKind};
+use crate::plan::edit::{RegistryEdit, RegistryEditKind};
 
 #[test]
 fn a_package_that_boot_does_not_need_is_entered_in_short_and_the_map_in_system() {

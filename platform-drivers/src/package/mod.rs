@@ -14,7 +14,7 @@
 
 mod catalog_file;
 mod files;
-mod pe;
+pub mod pe;
 mod signature;
 
 use std::collections::BTreeMap;

@@ -24,15 +24,9 @@ pub struct PeFile {
 impl PeFile {
     /// Reads the headers; `None` of what is no PE file, and of one whose headers lead outside.
     pub fn parse(bytes: &[u8]) -> Option<Self> {
-        if !bytes.starts_with(b"MZ") {
-            return None;
-        }
-        let header = usize::try_from(u32_at(bytes, 0x3C)?).ok()?;
-        if bytes.get(header..)?.get(..4)? != b"PE\0\0" {
-            return None;
-        }
-        let machine = u16_at(bytes, header.checked_add(4)?)?;
-        let optional = header.checked_add(24)?;
+        let header = coff_header(bytes)?;
+        let machine = u16_at(bytes, header)?;
+        let optional = header.checked_add(20)?;
         // PE32 and PE32+ differ in what stands before the directories.
         let (count, directories) = match u16_at(bytes, optional)? {
             0x10B => (optional.checked_add(92)?, optional.checked_add(96)?),
@@ -70,11 +64,11 @@ impl PeFile {
     /// The machine, if drivers are made for it.
     pub fn architecture(&self) -> Option<Architecture> {
         match self.machine {
-            0x014C => Some(Architecture::X86),
+            MACHINE_X86 => Some(Architecture::X86),
             0x01C4 => Some(Architecture::Arm),
             0x0200 => Some(Architecture::Ia64),
-            0x8664 => Some(Architecture::Amd64),
-            0xAA64 => Some(Architecture::Arm64),
+            MACHINE_AMD64 => Some(Architecture::Amd64),
+            MACHINE_ARM64 => Some(Architecture::Arm64),
             _ => None,
         }
     }
@@ -104,6 +98,24 @@ impl PeFile {
     }
 }
 
+/// The machine that a PE file is for (`IMAGE_FILE_MACHINE_*`); `None` of anything else. What stands
+/// behind that in the file is not looked at.
+pub fn machine_of(bytes: &[u8]) -> Option<u16> {
+    u16_at(bytes, coff_header(bytes)?)
+}
+
+/// Where the COFF header begins, behind the signature.
+fn coff_header(bytes: &[u8]) -> Option<usize> {
+    if !bytes.starts_with(b"MZ") {
+        return None;
+    }
+    let signature = usize::try_from(u32_at(bytes, 0x3C)?).ok()?;
+    if bytes.get(signature..)?.get(..4)? != b"PE\0\0" {
+        return None;
+    }
+    signature.checked_add(4)
+}
+
 fn u16_at(bytes: &[u8], at: usize) -> Option<u16> {
     let field = bytes.get(at..at.checked_add(2)?)?;
     Some(u16::from_le_bytes(field.try_into().ok()?))
@@ -114,6 +126,13 @@ fn u32_at(bytes: &[u8], at: usize) -> Option<u32> {
     Some(u32::from_le_bytes(field.try_into().ok()?))
 }
 
+/// `IMAGE_FILE_MACHINE_AMD64`
+pub const MACHINE_AMD64: u16 = 0x8664;
+/// `IMAGE_FILE_MACHINE_ARM64`
+pub const MACHINE_ARM64: u16 = 0xAA64;
+/// `IMAGE_FILE_MACHINE_I386`
+pub const MACHINE_X86: u16 = 0x014C;
+
 /// The directory entry of the certificates.
 const CERTIFICATES: u32 = 4;
 
@@ -122,6 +141,20 @@ mod tests {
     use sha2::Sha256;
 
     use super::*;
+
+    #[test]
+    fn a_pe_file_says_what_machine_it_is_for_and_damaged_ones_say_nothing() {
+        let mut file = vec![0; 0x80];
+        file[..2].copy_from_slice(b"MZ");
+        file[0x3c] = 0x40;
+        file[0x40..0x46].copy_from_slice(b"PE\0\0\x64\x86");
+        assert_eq!(machine_of(&file), Some(0x8664));
+        for cut in 0..0x46 {
+            assert_eq!(machine_of(&file[..cut]), None, "{cut}");
+        }
+        file[0x3c..0x40].fill(0xff);
+        assert_eq!(machine_of(&file), None);
+    }
 
     #[test]
     fn the_hash_leaves_out_what_signing_changes() {

@@ -14,6 +14,7 @@ use crate::Platform;
 use crate::catalog::schema::{Action, Architecture, BootService, Device, DeviceRole, Need};
 use crate::catalog::value::{FileName, HardwareId};
 use crate::catalog::{Item, Preparation};
+use crate::package::pe;
 
 /// A driver without which the target does not boot, or has no network.
 #[derive(Clone, Debug, Eq, PartialEq)]
@@ -364,7 +365,7 @@ impl Planner<'_, '_> {
             if !volume.exists(&path)? {
                 continue;
             }
-            let machine = machine_of(&volume.read(&path, LARGEST_DRIVER)?);
+            let machine = pe::machine_of(&volume.read(&path, LARGEST_DRIVER)?);
             if machine == Some(code_of(self.windows.architecture)) {
                 return Ok(Ok(path));
             }
@@ -404,23 +405,12 @@ impl Planner<'_, '_> {
     }
 }
 
-/// The machine that a PE file is for (IMAGE_FILE_HEADER.Machine); `None` for anything else.
-pub fn machine_of(file: &[u8]) -> Option<u16> {
-    if !file.starts_with(b"MZ") {
-        return None;
-    }
-    let header = u32::from_le_bytes(*file.get(0x3c..)?.first_chunk()?);
-    let header = file.get(usize::try_from(header).ok()?..)?;
-    let machine = header.strip_prefix(b"PE\0\0")?;
-    Some(u16::from_le_bytes(*machine.first_chunk()?))
-}
-
 /// IMAGE_FILE_MACHINE_...
 fn code_of(architecture: Architecture) -> u16 {
     match architecture {
-        Architecture::Amd64 => 0x8664,
-        Architecture::Arm64 => 0xaa64,
-        Architecture::X86 => 0x014c,
+        Architecture::Amd64 => pe::MACHINE_AMD64,
+        Architecture::Arm64 => pe::MACHINE_ARM64,
+        Architecture::X86 => pe::MACHINE_X86,
     }
 }
 
@@ -447,20 +437,6 @@ const ERROR_NORMAL: u32 = 1;
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn a_pe_file_says_what_machine_it_is_for_and_damaged_ones_say_nothing() {
-        let mut file = vec![0; 0x80];
-        file[..2].copy_from_slice(b"MZ");
-        file[0x3c] = 0x40;
-        file[0x40..0x46].copy_from_slice(b"PE\0\0\x64\x86");
-        assert_eq!(machine_of(&file), Some(0x8664));
-        for cut in 0..0x46 {
-            assert_eq!(machine_of(&file[..cut]), None, "{cut}");
-        }
-        file[0x3c..0x40].fill(0xff);
-        assert_eq!(machine_of(&file), None);
-    }
 
     #[test]
     fn an_id_with_a_subsystem_is_a_narrower_one_and_a_longer_number_is_another() {

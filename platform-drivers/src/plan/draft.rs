@@ -19,12 +19,7 @@ pub(super) enum Store {
 
 impl Store {
     pub(super) fn name(self) -> &'static str {
-        match self {
-            Self::System => "SYSTEM",
-            Self::Software => "SOFTWARE",
-            Self::Drivers => "DRIVERS",
-            Self::Boot => "BCD",
-        }
+        self.hive().map_or("BCD", HiveName::file)
     }
 
     /// The hive of Windows that it is.

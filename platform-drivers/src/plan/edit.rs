@@ -5,16 +5,7 @@ use std::fmt;
 
 use ce_regf::RegValue;
 
-/// A hive of an offline Windows.
-#[derive(Clone, Copy, Debug, Eq, Hash, Ord, PartialEq, PartialOrd)]
-pub enum HiveName {
-    /// `System32\config\SYSTEM`
-    System,
-    /// `System32\config\SOFTWARE`
-    Software,
-    /// `System32\config\DRIVERS`: the driver database of what is not needed to boot.
-    Drivers,
-}
+use crate::hives::HiveName;
 
 /// Why an edit is made, in words for whoever reads the plan.
 #[derive(Clone, Debug, Eq, PartialEq)]

@@ -61,14 +61,19 @@ impl Planner<'_, '_> {
             }
         }
         for path in found.iter().rev() {
-            let edit = FileEdit {
-                path: path.to_string(),
-                change: FileEditKind::Delete,
-                reason: self.reason.clone(),
-            };
-            self.push(Change::File(edit), State::ToDo);
+            self.push_deletion(path);
         }
         Ok(())
+    }
+
+    /// Plans that what is at `path` goes.
+    pub(super) fn push_deletion(&mut self, path: &WinPath) {
+        let edit = FileEdit {
+            path: path.to_string(),
+            change: FileEditKind::Delete,
+            reason: self.reason.clone(),
+        };
+        self.push(Change::File(edit), State::ToDo);
     }
 
     pub(super) fn task(&mut self, rule: &TaskRule) -> Result<(), PlanError> {

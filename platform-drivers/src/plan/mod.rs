@@ -40,7 +40,7 @@ mod services;
 mod settings;
 mod show;
 
-pub use boot::{DriverBlocker, machine_of};
+pub use boot::DriverBlocker;
 pub use edit::{FileEdit, FileEditKind, Reason, RegistryEdit, RegistryEditKind};
 pub use show::{ChangeLine, Changes};
 
@@ -457,19 +457,14 @@ impl<'p> Planner<'p, '_> {
             },
         };
         let (key, reason) = (key.to_owned(), self.reason.clone());
-        let registry = |hive| {
-            Change::Registry(RegistryEdit {
+        let change = match store.hive() {
+            Some(hive) => Change::Registry(RegistryEdit {
                 hive,
-                key: key.clone(),
-                change: change.clone(),
-                reason: reason.clone(),
-            })
-        };
-        let change = match store {
-            Store::System => registry(edit::HiveName::System),
-            Store::Software => registry(edit::HiveName::Software),
-            Store::Drivers => registry(edit::HiveName::Drivers),
-            Store::Boot => Change::BootStore {
+                key,
+                change,
+                reason,
+            }),
+            None => Change::BootStore {
                 key,
                 change,
                 reason,

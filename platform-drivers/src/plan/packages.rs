@@ -4,8 +4,7 @@ use ce_disk::volume::WinPath;
 use ce_regf::RegValue;
 
 use super::draft::Store;
-use super::edit::FileEditKind;
-use super::{Change, FileEdit, PlanError, Planner, State};
+use super::{Change, PlanError, Planner};
 use crate::catalog::value::FileName;
 
 impl Planner<'_, '_> {
@@ -128,12 +127,7 @@ impl Planner<'_, '_> {
             _ => false,
         };
         if self.machine.volume.exists(path)? && !self.edits.iter().any(deleted) {
-            let edit = FileEdit {
-                path: path.to_string(),
-                change: FileEditKind::Delete,
-                reason: self.reason.clone(),
-            };
-            self.push(Change::File(edit), State::ToDo);
+            self.push_deletion(path);
         }
         Ok(())
     }

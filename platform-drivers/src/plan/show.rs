@@ -6,7 +6,7 @@ use ce_regf::{RegValue, ValueType};
 use serde::Serialize;
 
 use super::draft::{number, texts};
-use super::edit::{FileEditKind, HiveName, RegistryEditKind};
+use super::edit::{FileEditKind, RegistryEditKind};
 use super::{Change, Edit, EditPlan, State};
 
 /// What a prepare does, by what becomes of it: the artifact `changes` of a job.
@@ -99,14 +99,7 @@ impl fmt::Display for Change {
                 }
             },
             Self::FirstBoot { step, .. } => step.fmt(f),
-            Self::Registry(edit) => {
-                let hive = match edit.hive {
-                    HiveName::Drivers => "DRIVERS",
-                    HiveName::Software => "SOFTWARE",
-                    HiveName::System => "SYSTEM",
-                };
-                registry(f, hive, &edit.key, &edit.change)
-            }
+            Self::Registry(edit) => registry(f, edit.hive.file(), &edit.key, &edit.change),
             Self::Subject { what, .. } => f.write_str(what),
             Self::Task { path, .. } => write!(f, "disable task {path}"),
         }

@@ -6,7 +6,7 @@ use uuid::Uuid;
 
 use super::{Chain, SecondReader, Subject, Unreadable, read_if_there};
 use crate::catalog::schema::{Action, BootService, Device, DeviceRole, Need};
-use crate::plan::machine_of;
+use crate::package::pe;
 
 pub(super) struct Chains<'s> {
     pub(super) subject: &'s Subject<'s>,
@@ -279,11 +279,11 @@ impl Chains<'_> {
         };
         chain.link("file", true, path.to_string());
         let expected = match self.subject.inspection.version.architecture.as_deref() {
-            Some("x86") => 0x014c,
-            Some("arm64") => 0xaa64,
-            _ => 0x8664,
+            Some("x86") => pe::MACHINE_X86,
+            Some("arm64") => pe::MACHINE_ARM64,
+            _ => pe::MACHINE_AMD64,
         };
-        let machine = machine_of(&content);
+        let machine = pe::machine_of(&content);
         let found = match machine {
             Some(machine) => format!("{machine:#06x}"),
             None => "no program (PE) file".to_owned(),

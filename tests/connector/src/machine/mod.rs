@@ -372,14 +372,7 @@ impl Machine {
             };
             if let Some(how) = lost {
                 let message = format!("agent `{agent}` {how}; whether it was done is not known");
-                self.end(
-                    &id,
-                    EndStatus::Failed,
-                    lost_result(message),
-                    true,
-                    now,
-                    actions,
-                );
+                self.give_up(&id, message, now, actions);
                 continue;
             }
             if !running {
@@ -488,14 +481,7 @@ impl Machine {
         for (id, agent) in given_up {
             let hours = self.limits.away_ms / 3_600_000;
             let message = format!("agent `{agent}` has been away for {hours} hours with the job");
-            self.end(
-                &id,
-                EndStatus::Failed,
-                lost_result(message),
-                true,
-                now,
-                actions,
-            );
+            self.give_up(&id, message, now, actions);
         }
         self.prune(now, actions);
     }
@@ -569,6 +555,13 @@ impl Machine {
         self.end(id, EndStatus::Cancelled, result, false, now, actions);
     }
 
+    /// Ends a job of which it is not known whether it was done.
+    fn give_up(&mut self, id: &JobId, message: String, now: UnixMillis, actions: &mut Vec<Action>) {
+        let hint = "look at the disk and the destination, then submit the job anew";
+        let result = JobResult::failure("AgentLost", message, hint);
+        self.end(id, EndStatus::Failed, result, true, now, actions);
+    }
+
     fn end(
         &mut self,
         id: &JobId,
@@ -619,9 +612,4 @@ impl Machine {
             }
         }
     }
-}
-
-fn lost_result(message: String) -> JobResult {
-    let hint = "look at the disk and the destination, then submit the job anew";
-    JobResult::failure("AgentLost", message, hint)
 }
