@@ -405,6 +405,33 @@ fn an_image_that_exists_is_not_touched_unless_that_is_asked_for() {
 }
 
 #[test]
+fn what_stands_in_the_way_of_a_replacement_is_told() {
+    let _policy = default_policy();
+    let server = Setup::default().start();
+    fs::write(server.folder().join("old.vhdx"), b"old").unwrap();
+    fs::write(server.folder().join("new.vhdx"), b"new").unwrap();
+    let share = connect(&server, "share/old.vhdx").unwrap();
+    let (old, new) = (
+        image(&server, "share/old.vhdx"),
+        image(&server, "share/new.vhdx"),
+    );
+    let other = connect(&server, "share/old.vhdx").unwrap();
+    let held = other.open(old.image(), ShareOpen::Read).unwrap();
+
+    let error = share.rename(new.image(), old.image(), true).unwrap_err();
+    assert_eq!(*error.kind(), SmbErrorKind::InUse, "{error}");
+    assert!(error.is_retryable(), "{error}");
+    assert_eq!(names(&server, ""), ["new.vhdx", "old.vhdx"]);
+
+    drop(held);
+    // Answered when the file is closed: a connection does one thing after the other.
+    other.remove(&old.state()).unwrap();
+    share.rename(new.image(), old.image(), true).unwrap();
+    assert_eq!(fs::read(server.folder().join("old.vhdx")).unwrap(), b"new");
+    assert_eq!(names(&server, ""), ["old.vhdx"]);
+}
+
+#[test]
 fn two_exports_to_one_name_do_not_mix() {
     let _policy = default_policy();
     let server = Setup::default().start();

@@ -326,7 +326,7 @@ fn explain_nt_status(status: u32) -> Option<SmbErrorKind> {
     use SmbErrorKind as K;
     Some(match status {
         0xc000_0033 | 0xc000_003b | 0xc000_0103 | 0xc000_00ba => K::PathRefused,
-        0xc000_0043 | 0xc000_0054 => K::InUse,
+        0xc000_0043 | 0xc000_0054 | 0xc000_0056 => K::InUse,
         0xc000_0044 => K::QuotaExceeded,
         0xc000_007f => K::NoSpace {
             needed: None,
@@ -388,7 +388,7 @@ impl std::fmt::Display for Space {
 }
 
 /// The names of the statuses that a server is likely to answer with (MS-ERREF 2.3.1).
-const NT_STATUS_NAMES: [(u32, &str); 25] = [
+const NT_STATUS_NAMES: [(u32, &str); 26] = [
     (0xc000_000d, "NT_STATUS_INVALID_PARAMETER"),
     (0xc000_0022, "NT_STATUS_ACCESS_DENIED"),
     (0xc000_0033, "NT_STATUS_OBJECT_NAME_INVALID"),
@@ -399,6 +399,7 @@ const NT_STATUS_NAMES: [(u32, &str); 25] = [
     (0xc000_0043, "NT_STATUS_SHARING_VIOLATION"),
     (0xc000_0044, "NT_STATUS_QUOTA_EXCEEDED"),
     (0xc000_0054, "NT_STATUS_FILE_LOCK_CONFLICT"),
+    (0xc000_0056, "NT_STATUS_DELETE_PENDING"),
     (0xc000_007f, "NT_STATUS_DISK_FULL"),
     (0xc000_00a2, "NT_STATUS_MEDIA_WRITE_PROTECTED"),
     (0xc000_00b5, "NT_STATUS_IO_TIMEOUT"),

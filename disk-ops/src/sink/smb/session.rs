@@ -262,7 +262,11 @@ impl<'c> Session<'c> {
         }
     }
 
-    /// Renames; with `replace`, what has the new name is removed first, by libsmbclient.
+    /// Renames; with `replace`, what has the new name is removed first.
+    ///
+    /// libsmbclient removes it by itself, but when it can't, be it that the file is open elsewhere
+    /// or that the connection has just died, it says no more than that the name is taken. So that
+    /// the reason comes to light, the removal is then done again.
     pub(super) fn rename(
         &mut self,
         from: &SmbPath,
@@ -273,8 +277,18 @@ impl<'c> Session<'c> {
         if !replace && self.metadata(to)?.is_some() {
             return Err(SmbError::new(SmbErrorKind::OutputExists, RENAME, place));
         }
+        match self.rename_once(from, to, &place) {
+            Err(error) if replace && *error.kind() == SmbErrorKind::OutputExists => {
+                self.remove(to)?;
+                self.rename_once(from, to, &place)
+            }
+            result => result,
+        }
+    }
+
+    fn rename_once(&mut self, from: &SmbPath, to: &SmbPath, place: &str) -> Result<(), SmbError> {
         let (from, to) = (from.encoded(), to.encoded());
-        self.attempt(During::PathChange, RENAME, &place, |client| {
+        self.attempt(During::PathChange, RENAME, place, |client| {
             client.rename(&from, &to)
         })
     }
