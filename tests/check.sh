@@ -29,7 +29,7 @@ check_dependencies() {
 
 check_tests() {
     cargo build --quiet --workspace --locked &&
-        cargo test --quiet --workspace --all-targets --locked
+        cargo test --quiet --workspace --all-targets --no-fail-fast --locked
 }
 
 # Block devices can only be made by root, on a kernel that has loop devices.

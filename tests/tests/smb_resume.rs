@@ -44,6 +44,9 @@ fn a_server_that_is_killed_twenty_times_ends_with_the_same_image() -> Result<()>
             .with(["--hash", "--checkpoint-every", "8M"])
             .start()?;
         let over = AtomicBool::new(false);
+        // A first connection that fails ends the job, as is right.
+        let partial = desk.server.folder().join(format!("{name}.partial"));
+        wait_for(|| partial.exists())?;
         let run = thread::scope(|scope| {
             let killer = scope.spawn(|| {
                 let mut killed = 0;

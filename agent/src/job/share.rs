@@ -87,7 +87,9 @@ struct Attempts<'j, 'n> {
 enum Phase {
     /// Nothing has worked yet.
     New,
-    /// The partial image has been opened. An outage from here on is waited for.
+    /// The share has let us in. An outage from here on is waited for.
+    Connected,
+    /// The partial image has been opened.
     Opened,
     /// The partial image is this job's, and may be begun anew.
     Running,
@@ -109,6 +111,7 @@ impl<'j> Attempts<'j, '_> {
         } = self.share;
         let share = SmbShare::connect(location, credentials, *security, *timeouts)
             .map_err(|error| self.smb(error))?;
+        self.phase = self.phase.max(Phase::Connected);
         if let Some(report) = &self.written {
             let finished = SmbSink::is_finished(&share, report.file_size);
             if finished.map_err(|error| self.smb(error))? {
@@ -142,7 +145,7 @@ impl<'j> Attempts<'j, '_> {
             overwrite: self.spec.overwrite,
             keep_partial: self.spec.keep_partial,
         };
-        if self.spec.resume || self.phase > Phase::New {
+        if self.spec.resume || self.phase >= Phase::Opened {
             match SmbSink::resume(share.clone(), sink_options) {
                 Ok(sink) => {
                     self.phase = self.phase.max(Phase::Opened);

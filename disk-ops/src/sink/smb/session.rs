@@ -264,9 +264,9 @@ impl<'c> Session<'c> {
 
     /// Renames; with `replace`, what has the new name is removed first.
     ///
-    /// libsmbclient removes it by itself, but when it can't, be it that the file is open elsewhere
-    /// or that the connection has just died, it says no more than that the name is taken. So that
-    /// the reason comes to light, the removal is then done again.
+    /// libsmbclient removes it by itself, but whatever goes wrong on the way - the file is open
+    /// elsewhere, the connection dies, even the answer to a renaming that was done is lost - it says
+    /// that the name is taken. What is the case comes to light when the rest is done step by step.
     pub(super) fn rename(
         &mut self,
         from: &SmbPath,
@@ -279,6 +279,9 @@ impl<'c> Session<'c> {
         }
         match self.rename_once(from, to, &place) {
             Err(error) if replace && *error.kind() == SmbErrorKind::OutputExists => {
+                if self.metadata(from)?.is_none() {
+                    return Ok(());
+                }
                 self.remove(to)?;
                 self.rename_once(from, to, &place)
             }
