@@ -140,7 +140,7 @@ fn import(args: &HiveImportArgs, output: OutputOptions) -> Result<(), JobError> 
             ),
         );
     }
-    let now = now();
+    let now = FileTime::from(SystemTime::now());
     let done = hive
         .edit(now)
         .map_err(|error| hive_failed(&args.file, &error))?
@@ -366,17 +366,6 @@ fn report(
     drop(write!(io::stdout(), "{out}"));
     drop(write!(io::stderr(), "{err}"));
 }
-
-fn now() -> FileTime {
-    let since_1970 = SystemTime::now()
-        .duration_since(SystemTime::UNIX_EPOCH)
-        .unwrap_or_default();
-    let ticks = u64::try_from(since_1970.as_nanos() / 100).unwrap_or(0);
-    FileTime::from_ticks(TICKS_BEFORE_1970 + ticks)
-}
-
-/// Units of 100 ns from the first day of 1601, where a FILETIME begins, to the first of 1970.
-const TICKS_BEFORE_1970: u64 = 116_444_736_000_000_000;
 
 /// Windows cannot load a larger one.
 const LARGEST_HIVE: u64 = 2 << 30;

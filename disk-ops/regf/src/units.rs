@@ -5,6 +5,7 @@
 //! a type.
 
 use std::fmt;
+use std::time::{SystemTime, UNIX_EPOCH};
 
 use crate::format::BASE_BLOCK_LEN;
 
@@ -78,6 +79,18 @@ impl FileTime {
         self.0
     }
 }
+
+/// A clock that stands before 1970 is wrong, and counts as 1970.
+impl From<SystemTime> for FileTime {
+    fn from(time: SystemTime) -> Self {
+        let since_1970 = time.duration_since(UNIX_EPOCH).unwrap_or_default();
+        let ticks = u64::try_from(since_1970.as_nanos() / 100).unwrap_or(u64::MAX);
+        Self(ticks.saturating_add(TICKS_BEFORE_1970))
+    }
+}
+
+/// From the first day of 1601 to the first of 1970.
+const TICKS_BEFORE_1970: u64 = 116_444_736_000_000_000;
 
 /// The version of the hive format; the major number is always 1.
 #[derive(Clone, Copy, Debug, Eq, Hash, Ord, PartialEq, PartialOrd)]

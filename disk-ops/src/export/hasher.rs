@@ -34,7 +34,7 @@ pub(super) fn run_last(
     chunks: Receiver<Chunk>,
     give_back: Sender<Buffer>,
     control: &Control<'_>,
-) -> Result<Md5Digest, Stopped> {
+) -> Result<DiskHash, Stopped> {
     let mut hash = DiskHash::default();
     for chunk in chunks {
         control.check()?;
@@ -45,18 +45,18 @@ pub(super) fn run_last(
             drop(give_back.send(buffer));
         }
     }
-    Ok(hash.finish())
+    Ok(hash)
 }
 
 /// The MD5 of the disk up to a position.
-#[derive(Default)]
+#[derive(Clone, Default)]
 pub(super) struct DiskHash {
     pub(super) md5: Md5,
     pub(super) position: ByteOffset,
 }
 
 impl DiskHash {
-    fn update(&mut self, chunk: &Chunk) {
+    pub(super) fn update(&mut self, chunk: &Chunk) {
         assert_eq!(
             chunk.offset, self.position,
             "chunks arrive in order and without gaps"
@@ -80,7 +80,7 @@ impl DiskHash {
         self.position = ByteOffset(self.position.0 + length);
     }
 
-    fn finish(self) -> Md5Digest {
+    pub(super) fn finish(self) -> Md5Digest {
         Md5Digest(self.md5.finalize().into())
     }
 }

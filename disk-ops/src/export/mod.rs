@@ -40,6 +40,7 @@ use crate::volume::MaskIdentity;
 mod checkpoint;
 mod error;
 mod fingerprint;
+mod hash;
 mod hasher;
 mod image;
 mod reader;
@@ -51,6 +52,7 @@ mod verify;
 
 pub use checkpoint::{Checkpoint, CheckpointError, LONGEST_CHECKPOINT};
 pub use error::{ExportError, ResumeError};
+pub use hash::{HashMatch, compare_hash, hash};
 
 use fingerprint::SourceFingerprint;
 use hasher::DiskHash;
@@ -138,6 +140,23 @@ pub struct ExportReport {
 /// An MD5 digest, shown as 32 lower-case hexadecimal digits.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub struct Md5Digest(pub [u8; 16]);
+
+impl Md5Digest {
+    /// Reads 32 hexadecimal digits, in either case.
+    pub fn from_hex(text: &str) -> Option<Self> {
+        let (pairs, rest) = text.as_bytes().as_chunks::<2>();
+        if pairs.len() != 16 || !rest.is_empty() {
+            return None;
+        }
+        let mut digest = [0; 16];
+        for (byte, pair) in digest.iter_mut().zip(pairs) {
+            let digit = |digit: u8| char::from(digit).to_digit(16);
+            // Two digits of four bits.
+            *byte = (digit(pair[0])? << 4 | digit(pair[1])?) as u8;
+        }
+        Some(Self(digest))
+    }
+}
 
 impl std::fmt::Display for Md5Digest {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
@@ -384,32 +403,4 @@ pub fn smallest_file_size(
     format: ImageFormat,
 ) -> Result<ByteCount, ExportError> {
     Ok(Image::new(source, format)?.smallest_file_size())
-}
-
-/// Computes the MD5 of the content of `source`.
-///
-/// # Errors
-///
-/// [`ExportError::Read`] or [`ExportError::Cancelled`].
-pub fn hash(
-    source: &dyn BlockRead,
-    cancel: &Cancel,
-    progress: &Progress,
-) -> Result<Md5Digest, ExportError> {
-    let size = source.size();
-    let control = Control::new(cancel, progress);
-    thread::scope(|scope| {
-        let (buffers, give_back) = buffer_pool();
-        let (to_hasher, from_reader) = sync_channel(BUFFERS);
-        let start = ByteOffset::ZERO;
-        let control = &control;
-        let read = move || reader::run(source, size, start, None, buffers, to_hasher, control);
-        let reader = spawn(scope, "ce-read", read)?;
-        let hasher = spawn(scope, "ce-hash", move || {
-            hasher::run_last(from_reader, give_back, control)
-        })?;
-        let read = join(reader);
-        let hashed = join(hasher);
-        control.outcome(read.and(hashed))
-    })
 }
