@@ -2,7 +2,8 @@
 //!
 //! The `fatfs` crate reads it, one question at a time, behind a guard: every question may read so
 //! many bytes and no more, which ends chains of clusters that are loops, and a panic over sizes that
-//! contradict each other becomes an error. Nothing is written: the crate is given no way to.
+//! contradict each other becomes an error. Nothing is written here: the crate is given no way to
+//! ([`write_fat`] has one).
 
 use std::io::{self, Read, Seek, SeekFrom, Write};
 use std::mem::ManuallyDrop;
@@ -17,6 +18,10 @@ use super::{
 };
 use crate::block::BlockRead;
 use crate::units::ByteCount;
+
+mod write;
+
+pub use write::{FatEdit, FatWriteError, write_fat};
 
 /// A FAT volume on a disk or in a partition (a [`Window`](crate::block::Window)).
 ///

@@ -6,7 +6,7 @@ use std::process::Command;
 use proptest::prelude::*;
 
 use super::*;
-use crate::block::MemoryDisk;
+use crate::block::{MemoryDisk, Overlay};
 use crate::units::{ByteOffset, SectorSizes};
 
 /// A volume of this many MiB with some files.
@@ -127,6 +127,86 @@ fn a_folder_whose_clusters_are_a_loop_has_an_end() {
     assert!(content.is_err() || content.unwrap() != long_content());
 }
 
+#[test]
+fn files_are_written_replaced_and_deleted_as_other_programs_see_it() {
+    for (mib, kind) in [(2, "12"), (20, "16"), (64, "32")] {
+        let overlay = Overlay::in_memory(disk(&volume(mib, kind)), ByteCount::mib(64));
+        let long: Vec<u8> = (0..300_000_u32).map(|at| (at % 251) as u8).collect();
+        let write = |name: &str, content: &[u8]| FatEdit::Write {
+            path: path(name),
+            content: content.to_vec(),
+        };
+        let edits = [
+            write(r"EFI\Microsoft\Boot\BCD", b"a store"),
+            write(r"efi\microsoft\boot\BOOTMGFW.efi", b"shorter"),
+            write(r"EFI\Boot\bootx64.efi", &long),
+            write(r"EFI\A long name of a file.txt", &long),
+            write(r"EFI\to be deleted", b"x"),
+            FatEdit::Delete {
+                path: path(r"EFI\to be deleted"),
+            },
+            FatEdit::Delete {
+                path: path(r"EFI\never there"),
+            },
+        ];
+        write_fat(&overlay, &edits).unwrap();
+        let mut bytes = vec![0; overlay.size().0 as usize];
+        overlay.read_at(ByteOffset::ZERO, &mut bytes).unwrap();
+        let folder = tempfile::tempdir().unwrap();
+        let image = folder.path().join("volume");
+        fs::write(&image, &bytes).unwrap();
+        run(Command::new("fsck.fat").arg("-n").arg(&image));
+        for (name, content) in [
+            ("EFI/Microsoft/Boot/BCD", &b"a store"[..]),
+            ("EFI/Microsoft/Boot/bootmgfw.efi", b"shorter"),
+            ("EFI/Boot/bootx64.efi", &long),
+            ("EFI/A long name of a file.txt", &long),
+        ] {
+            let to = folder.path().join("content");
+            run(Command::new("mcopy")
+                .args(["-n", "-o", "-i"])
+                .arg(&image)
+                .arg(format!("::{name}"))
+                .arg(&to));
+            assert!(fs::read(&to).unwrap() == content, "FAT{kind}: {name}");
+        }
+        let names: Vec<String> = FatVolume::open(&overlay)
+            .and_then(|volume| volume.list(&path("EFI")))
+            .unwrap()
+            .into_iter()
+            .map(|entry| entry.name)
+            .collect();
+        assert_eq!(names, ["Microsoft", "A long name of a file.txt", "Boot"]);
+        // What is so already is not written again.
+        let before = overlay.changed();
+        write_fat(&overlay, &edits[..4]).unwrap();
+        assert_eq!(overlay.changed(), before);
+    }
+}
+
+#[test]
+fn what_does_not_fit_is_refused_before_anything_is_written() {
+    let overlay = Overlay::in_memory(disk(&volume(2, "12")), ByteCount::mib(64));
+    let edit = FatEdit::Write {
+        path: path(r"EFI\large"),
+        content: vec![1; 3 << 20],
+    };
+    let error = write_fat(&overlay, &[edit]).unwrap_err();
+    assert!(matches!(error, FatWriteError::NoSpace { .. }), "{error}");
+    assert_eq!(overlay.changed(), ByteCount(0));
+    for (name, problem) in [
+        ("EFI", "folder"),
+        (r"EFI\Microsoft\Boot\bootmgfw.efi\x", "no folder"),
+    ] {
+        let edit = FatEdit::Write {
+            path: path(name),
+            content: b"x".to_vec(),
+        };
+        let error = write_fat(&overlay, &[edit]).unwrap_err().to_string();
+        assert!(error.contains(problem), "{error}");
+    }
+}
+
 proptest! {
     #![proptest_config(ProptestConfig { cases: 300, ..ProptestConfig::default() })]
 
@@ -140,6 +220,17 @@ proptest! {
         let mut bytes = VOLUME.get_or_init(|| volume(2, "12")).clone();
         for (at, value) in changes.into_iter().chain(boot) {
             bytes[at] = value;
+        }
+        let overlay = Overlay::in_memory(disk(&bytes), ByteCount::mib(8));
+        let edits = [
+            FatEdit::Write { path: path(r"EFI\Microsoft\Boot\BCD"), content: vec![7; 70_000] },
+            FatEdit::Delete { path: path(r"EFI\Microsoft\Boot\bootmgfw.efi") },
+        ];
+        // Whatever it says to it: what counts as written can be read.
+        if write_fat(&overlay, &edits).is_ok() {
+            let volume = FatVolume::open(&overlay).unwrap();
+            let read = volume.read(&path(r"EFI\Microsoft\Boot\BCD"), ByteCount::mib(1)).unwrap();
+            prop_assert_eq!(read, vec![7; 70_000]);
         }
         if let Ok(volume) = FatVolume::open(disk(&bytes)) {
             for name in [r"EFI\Microsoft\Boot\bootmgfw.efi", r"EFI\x", "x"] {

@@ -46,6 +46,11 @@ impl<'d, D: BlockRead + ?Sized> Medium<'d, D> {
         self.failure.take()
     }
 
+    /// Reads anew what was read before, because the disk has been written to.
+    pub fn forget_block(&mut self) {
+        self.block = None;
+    }
+
     fn fill_block(&mut self, start: u64, room: u64) -> Result<&[u8], BlockError> {
         if !matches!(&self.block, Some((at, _)) if *at == start) {
             let length = BLOCK.min(room);
