@@ -21,7 +21,7 @@ use ce_regf::{CheckReport, EditError, FileTime, Hive, HiveEditor, LogFate};
 
 use crate::hives::{HiveName, HiveSet};
 use crate::plan::draft::carry_out;
-use crate::plan::edit::{FileEditKind, RegistryEditKind};
+use crate::plan::edit::RegistryEditKind;
 use crate::plan::{BCD, BootVolume, Change, EditPlan};
 
 mod view;
@@ -103,12 +103,6 @@ pub enum ApplyError {
         #[source]
         source: EditError,
     },
-    /// A package's file is to be copied, and there is no package here.
-    #[error("{path} comes from a driver package, and none is at hand")]
-    NoPackage {
-        /// Which file.
-        path: String,
-    },
     /// A path that no volume can have.
     #[error(transparent)]
     Path(#[from] PathError),
@@ -165,20 +159,16 @@ pub fn apply(
     }
     for edit in plan.to_do() {
         match &edit.change {
-            Change::File(file) => match &file.change {
-                FileEditKind::Delete => files.windows.push(FileChange {
-                    path: file.path.parse()?,
-                    content: Content::Deleted,
-                }),
-                FileEditKind::CopyFromPackage { .. } => {
-                    let path = file.path.clone();
-                    return Err(ApplyError::NoPackage { path });
-                }
-            },
-            Change::Task { path, content, .. } => files.windows.push(FileChange {
+            Change::Delete { path, .. } => files.windows.push(FileChange {
                 path: path.clone(),
-                content: Content::Written(content.clone()),
+                content: Content::Deleted,
             }),
+            Change::Task { path, content, .. } | Change::Write { path, content, .. } => {
+                files.windows.push(FileChange {
+                    path: path.clone(),
+                    content: Content::Written(content.clone()),
+                })
+            }
             Change::CopyLoader { from, to, .. } => {
                 if let Some(boot) = boot {
                     files.boot.push(FileChange {

@@ -86,10 +86,11 @@ impl fmt::Display for DriverBlocker {
 /// The file of a driver, or what is wrong.
 type DriverFile = Result<WinPath, Unusable>;
 
+/// Why a driver is of no use.
 #[derive(Clone, Debug)]
-struct Unusable {
-    found: String,
-    is_invalid: bool,
+pub(super) struct Unusable {
+    pub(super) found: String,
+    pub(super) is_invalid: bool,
 }
 
 impl Planner<'_, '_> {
@@ -176,7 +177,7 @@ impl Planner<'_, '_> {
 
     /// Where the driver of a device comes from, or why there is none to use.
     fn driver_of(
-        &self,
+        &mut self,
         preparation: &Preparation<'_>,
         device: &Device,
     ) -> Result<Result<String, Unusable>, PlanError> {
@@ -185,12 +186,16 @@ impl Planner<'_, '_> {
         let source = match (is_inbox, installed) {
             (true, _) => "part of Windows".to_owned(),
             (false, Some(inf)) => format!("installed already as {inf}"),
-            (false, None) => {
-                return Ok(Err(Unusable {
-                    found: "it is not part of this Windows, and not installed in it".into(),
-                    is_invalid: false,
-                }));
-            }
+            (false, None) => match self.install(device)? {
+                Some(Ok(inf)) => format!("put in from the bundle as {inf}"),
+                Some(Err(unusable)) => return Ok(Err(unusable)),
+                None => {
+                    return Ok(Err(Unusable {
+                        found: "it is not part of this Windows, and not installed in it".into(),
+                        is_invalid: false,
+                    }));
+                }
+            },
         };
         let steps = preparation.target.iter().flat_map(|item| &item.steps);
         for step in steps {
@@ -361,6 +366,9 @@ impl Planner<'_, '_> {
             let Some(path) = self.in_windows(&format!(r"System32\drivers\{image}")) else {
                 continue;
             };
+            if self.adds_driver(&path) {
+                return Ok(Ok(path));
+            }
             let volume = self.machine.volume;
             if !volume.exists(&path)? {
                 continue;
@@ -406,7 +414,7 @@ impl Planner<'_, '_> {
 }
 
 /// IMAGE_FILE_MACHINE_...
-fn code_of(architecture: Architecture) -> u16 {
+pub(super) fn code_of(architecture: Architecture) -> u16 {
     match architecture {
         Architecture::Amd64 => pe::MACHINE_AMD64,
         Architecture::Arm64 => pe::MACHINE_ARM64,
@@ -415,7 +423,7 @@ fn code_of(architecture: Architecture) -> u16 {
 }
 
 /// Whether `found` is the id, or the id with a subsystem or revision after it.
-fn is_or_narrows(found: &str, id: &str) -> bool {
+pub(super) fn is_or_narrows(found: &str, id: &str) -> bool {
     let start = found.get(..id.len());
     let rest = found.get(id.len()..).unwrap_or_default();
     start.is_some_and(|start| start.eq_ignore_ascii_case(id))

@@ -72,7 +72,8 @@ impl Draft<'_> {
         self.hive(store).is_some()
     }
 
-    fn hive(&self, store: Store) -> Option<&Hive> {
+    /// A hive as it is after the edits so far.
+    pub(super) fn hive(&self, store: Store) -> Option<&Hive> {
         let mut editors = self.editors.iter();
         let found = editors.find(|(other, _)| *other == store);
         found.map(|(_, editor)| editor.hive())

@@ -50,26 +50,3 @@ pub enum RegistryEditKind {
     /// It is deleted with all below it, if it is there.
     DeleteKey,
 }
-
-/// A change of the system volume's files. Paths are from its root, with backslashes.
-#[derive(Clone, Debug, Eq, PartialEq)]
-pub struct FileEdit {
-    /// The file.
-    pub path: String,
-    /// What happens to it.
-    pub change: FileEditKind,
-    /// Why.
-    pub reason: Reason,
-}
-
-/// What happens to a file.
-#[derive(Clone, Debug, Eq, PartialEq)]
-pub enum FileEditKind {
-    /// It gets the content of a file of the driver package, by its path there.
-    CopyFromPackage {
-        /// The path in the package.
-        source: String,
-    },
-    /// It is deleted, if it is there.
-    Delete,
-}

@@ -5,8 +5,8 @@ use ce_disk::volume::{VolumeError, WinPath};
 use ce_regf::RegValue;
 
 use super::draft::Store;
-use super::edit::FileEditKind;
-use super::{Change, FileEdit, FirstBootStep, PlanError, Planner, State};
+use super::first_boot::{is_product_code, uninstall_command};
+use super::{Change, FirstBootStep, PlanError, Planner, State};
 use crate::catalog::Item;
 use crate::catalog::schema::{
     BootObject, BootOption, BootValue, FileKind, FileRule, FirstBoot, Loader, Sign, TaskAction,
@@ -68,12 +68,8 @@ impl Planner<'_, '_> {
 
     /// Plans that what is at `path` goes.
     pub(super) fn push_deletion(&mut self, path: &WinPath) {
-        let edit = FileEdit {
-            path: path.to_string(),
-            change: FileEditKind::Delete,
-            reason: self.reason.clone(),
-        };
-        self.push(Change::File(edit), State::ToDo);
+        let (path, reason) = (path.clone(), self.reason.clone());
+        self.push(Change::Delete { path, reason }, State::ToDo);
     }
 
     pub(super) fn task(&mut self, rule: &TaskRule) -> Result<(), PlanError> {
@@ -167,43 +163,57 @@ impl Planner<'_, '_> {
         if !item.detect.is_empty() && !self.is_detected(item)? {
             return Ok(());
         }
-        let (step, state) = match step {
+        let (step, commands) = match step {
             FirstBoot::Uninstall(name) => {
-                if !self.is_in_the_list(name.as_str())? {
+                let listed = self.listed(name.as_str())?;
+                if listed.is_empty() {
                     return Ok(());
                 }
-                let step = FirstBootStep::Uninstall(name.to_string());
-                (step, State::Deferred)
+                let products = listed.iter().filter(|entry| is_product_code(entry));
+                let commands = products.map(|product| uninstall_command(product));
+                (
+                    FirstBootStep::Uninstall(name.to_string()),
+                    commands.collect(),
+                )
             }
             FirstBoot::UninstallUpgradeCode(code) => {
-                let key = format!(
-                    r"Microsoft\Windows\CurrentVersion\Installer\UpgradeCodes\{}",
-                    packed(&code.to_string())
-                );
-                let classes = format!(
-                    r"Classes\Installer\UpgradeCodes\{}",
-                    packed(&code.to_string())
-                );
-                let is_there = self.draft.has_key(Store::Software, &key)?
-                    || self.draft.has_key(Store::Software, &classes)?;
+                let packed = packed(&code.to_string());
+                let mut products = Vec::new();
+                let mut is_there = false;
+                for key in UPGRADE_CODES {
+                    let key = format!(r"{key}\{packed}");
+                    is_there |= self.draft.has_key(Store::Software, &key)?;
+                    products.extend(self.products_of(&key)?);
+                }
                 if !is_there {
                     return Ok(());
                 }
+                products.sort();
+                products.dedup();
+                let commands = products.iter().map(|product| uninstall_command(product));
                 (
                     FirstBootStep::UninstallUpgradeCode(code.to_string()),
-                    State::Deferred,
+                    commands.collect::<Vec<_>>(),
                 )
             }
-            FirstBoot::Run(command) => (FirstBootStep::Run(command.to_string()), State::Deferred),
+            FirstBoot::Run(command) => (
+                FirstBootStep::Run(command.to_string()),
+                vec![command.to_string()],
+            ),
             FirstBoot::Install(file) => {
-                let mut installers = self.machine.options.installers.iter();
-                let state = match installers.any(|name| name.eq_ignore_ascii_case(file.as_str())) {
-                    true => State::Deferred,
-                    false => State::Skipped {
-                        why: "no bundle has the installer".into(),
-                    },
-                };
-                (FirstBootStep::Install(file.to_string()), state)
+                let step = FirstBootStep::Install(file.to_string());
+                let (reason, why) = (self.reason.clone(), "no bundle has the installer".into());
+                self.push(Change::FirstBoot { step, reason }, State::Skipped { why });
+                return Ok(());
+            }
+        };
+        let state = match commands.is_empty() {
+            true => State::Skipped {
+                why: "Windows Installer does not know it: take it out by its own program".into(),
+            },
+            false => {
+                self.add_to_script(commands);
+                State::Deferred
             }
         };
         let reason = self.reason.clone();
@@ -245,7 +255,9 @@ impl Planner<'_, '_> {
     }
 
     /// Whether the list of installed programs has exactly this name.
-    fn is_in_the_list(&self, name: &str) -> Result<bool, PlanError> {
+    /// The entries of the product of this name in the list of programs.
+    fn listed(&self, name: &str) -> Result<Vec<String>, PlanError> {
+        let mut listed = Vec::new();
         for list in [
             r"Microsoft\Windows\CurrentVersion\Uninstall",
             r"WOW6432Node\Microsoft\Windows\CurrentVersion\Uninstall",
@@ -254,11 +266,11 @@ impl Planner<'_, '_> {
                 let key = format!(r"{list}\{entry}");
                 let found = self.draft.text(Store::Software, &key, "DisplayName")?;
                 if found.is_some_and(|found| found.eq_ignore_ascii_case(name)) {
-                    return Ok(true);
+                    listed.push(entry);
                 }
             }
         }
-        Ok(false)
+        Ok(listed)
     }
 }
 
@@ -385,3 +397,9 @@ mod tests {
         );
     }
 }
+
+/// Where Windows Installer keeps which products have an upgrade code.
+const UPGRADE_CODES: [&str; 2] = [
+    r"Microsoft\Windows\CurrentVersion\Installer\UpgradeCodes",
+    r"Classes\Installer\UpgradeCodes",
+];

@@ -5,7 +5,7 @@
 //!  Preparation (catalogue) --+
 //!  Inspection, HiveSet ------+--> plan --> EditPlan --> text, JSON (`changes` of a job)
 //!  WindowsVolume, boot files +      |         \-------> apply
-//!  JobOptions ---------------+      v
+//!  JobOptions, bundle -------+      v
 //!                        copies of the hives, changed step by step
 //! ```
 //!
@@ -15,16 +15,17 @@
 //! written. What is already as asked is said and not done again: the plan of a prepared Windows has
 //! nothing to do.
 //!
-//! A driver that the target needs, that Windows does not have and that is not installed becomes a
-//! [`DriverBlocker`]. A plan with blockers is not to be applied.
+//! A driver that the target needs, that Windows does not have and that is not installed is put in from
+//! the bundle, or becomes a [`DriverBlocker`]. A plan with blockers is not to be applied.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 
 use ce_disk::volume::{VolumeError, WinPath, WindowsVolume};
-use ce_regf::{EditError, Hive, RegValue};
+use ce_regf::{EditError, FileTime, Hive, RegValue};
 
 use crate::Platform;
+use crate::bundle::Found;
 use crate::catalog::schema::{Action, Architecture, JobField, Product, Provisioning};
 use crate::catalog::{Item, Preparation};
 use crate::hives::HiveSet;
@@ -35,16 +36,19 @@ pub(crate) mod draft;
 pub mod edit;
 mod files;
 mod filters;
+mod first_boot;
+mod install;
 mod packages;
 mod services;
 mod settings;
 mod show;
 
 pub use boot::DriverBlocker;
-pub use edit::{FileEdit, FileEditKind, Reason, RegistryEdit, RegistryEditKind};
-pub use show::{ChangeLine, Changes};
+pub use edit::{Reason, RegistryEdit, RegistryEditKind};
+pub use show::ChangeLine;
 
 use draft::{Copies, Draft, Store};
+use first_boot::ScriptStep;
 
 /// What there is to plan with.
 #[derive(Clone, Copy)]
@@ -63,6 +67,10 @@ pub struct Machine<'m> {
     pub boot: Option<BootVolume<'m>>,
     /// What the job asks for.
     pub options: &'m JobOptions,
+    /// Driver packages that may be put in.
+    pub bundle: &'m [Found],
+    /// The time that they are entered with.
+    pub now: FileTime,
 }
 
 /// The EFI system partition.
@@ -89,8 +97,6 @@ pub struct JobOptions {
     pub port_number: Option<u16>,
     /// `xdReconfigure.enableHdxPorts`
     pub enable_hdx_ports: bool,
-    /// Names of installers that are at hand for the first boot.
-    pub installers: Vec<String>,
 }
 
 impl JobOptions {
@@ -160,8 +166,13 @@ pub enum Change {
         /// Why.
         reason: Reason,
     },
-    /// A file of Windows.
-    File(FileEdit),
+    /// A file or an empty folder of Windows is deleted.
+    Delete {
+        /// Which one.
+        path: WinPath,
+        /// Why.
+        reason: Reason,
+    },
     /// Something that only the running Windows can do.
     FirstBoot {
         /// What.
@@ -187,19 +198,30 @@ pub enum Change {
         /// Why.
         reason: Reason,
     },
+    /// A file of Windows gets this content, and is made if it is not there: of a driver, or for the
+    /// first boot.
+    Write {
+        /// The file.
+        path: WinPath,
+        /// All of it.
+        content: Vec<u8>,
+        /// Why.
+        reason: Reason,
+    },
 }
 
 impl Change {
     /// Why it is made.
     pub fn reason(&self) -> &Reason {
         match self {
-            Self::File(edit) => &edit.reason,
             Self::Registry(edit) => &edit.reason,
             Self::BootStore { reason, .. }
             | Self::CopyLoader { reason, .. }
+            | Self::Delete { reason, .. }
             | Self::FirstBoot { reason, .. }
             | Self::Subject { reason, .. }
-            | Self::Task { reason, .. } => reason,
+            | Self::Task { reason, .. }
+            | Self::Write { reason, .. } => reason,
         }
     }
 }
@@ -336,6 +358,8 @@ pub fn plan(machine: &Machine<'_>) -> Result<EditPlan, PlanError> {
             .collect(),
         edits: Vec::new(),
         blockers: Vec::new(),
+        added: Vec::new(),
+        script: Vec::new(),
         filter_names: BTreeMap::new(),
         item: String::new(),
         reason: Reason(String::new()),
@@ -391,6 +415,10 @@ struct Planner<'p, 'c> {
     sets: Vec<String>,
     edits: Vec<Edit>,
     blockers: Vec<DriverBlocker>,
+    /// Files that are added so far, with the machine of those that are programs.
+    added: Vec<(WinPath, Option<u16>)>,
+    /// What is done when Windows boots first.
+    script: Vec<ScriptStep>,
     /// What stands in filter lists of a control set once all filters are planned.
     filter_names: BTreeMap<String, BTreeSet<String>>,
     /// The item whose steps are planned.
@@ -424,7 +452,7 @@ impl<'p> Planner<'p, '_> {
                 Action::FirstBoot(step) => self.first_boot(item, step)?,
             }
         }
-        Ok(())
+        self.first_boot_service()
     }
 
     fn begin(&mut self, item: &Item) {

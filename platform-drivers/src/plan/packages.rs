@@ -123,7 +123,7 @@ impl Planner<'_, '_> {
 
     pub(super) fn delete_file(&mut self, path: &WinPath) -> Result<(), PlanError> {
         let deleted = |edit: &super::Edit| match &edit.change {
-            Change::File(edit) => edit.path.eq_ignore_ascii_case(&path.to_string()),
+            Change::Delete { path: other, .. } => other == path,
             _ => false,
         };
         if self.machine.volume.exists(path)? && !self.edits.iter().any(deleted) {

@@ -6,57 +6,46 @@ use ce_regf::{RegValue, ValueType};
 use serde::Serialize;
 
 use super::draft::{number, texts};
-use super::edit::{FileEditKind, RegistryEditKind};
+use super::edit::RegistryEditKind;
 use super::{Change, Edit, EditPlan, State};
 
-/// What a prepare does, by what becomes of it: the artifact `changes` of a job.
-#[derive(Clone, Debug, Default, Eq, PartialEq, Serialize)]
-#[serde(rename_all = "camelCase")]
-pub struct Changes {
-    /// What is (in a plan: is to be) changed.
-    pub done: Vec<ChangeLine>,
-    /// What was so before.
-    pub already_so: Vec<ChangeLine>,
-    /// What the running Windows does when it boots first.
-    pub deferred: Vec<ChangeLine>,
-    /// What is left as it is, and why.
-    pub skipped: Vec<ChangeLine>,
-}
-
-/// One line of it.
+/// One change of a plan in words: an entry of the artifact `changes` of a job.
 #[derive(Clone, Debug, Eq, PartialEq, Serialize)]
 #[serde(rename_all = "camelCase")]
 pub struct ChangeLine {
     /// The id of the catalogue's item.
-    pub item: String,
+    pub id: String,
     /// The change.
-    pub what: String,
+    pub title: String,
+    /// What becomes of it: `done` (in a plan: is to be), `alreadySo`, `deferred` to the first boot, or
+    /// `skipped`.
+    pub outcome: &'static str,
     /// Why the item asks for it.
     pub reason: String,
-    /// Why it is not done after all.
+    /// Why it is skipped.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub why: Option<String>,
 }
 
 impl EditPlan {
-    /// The plan, by what becomes of each change.
-    pub fn changes(&self) -> Changes {
-        let mut changes = Changes::default();
-        for edit in &self.edits {
-            let (list, why) = match &edit.state {
-                State::ToDo => (&mut changes.done, None),
-                State::AlreadySo => (&mut changes.already_so, None),
-                State::Deferred => (&mut changes.deferred, None),
-                State::Skipped { why } => (&mut changes.skipped, Some(why.clone())),
+    /// The plan in words, in the order in which it is carried out.
+    pub fn changes(&self) -> Vec<ChangeLine> {
+        let line = |edit: &Edit| {
+            let (outcome, why) = match &edit.state {
+                State::ToDo => ("done", None),
+                State::AlreadySo => ("alreadySo", None),
+                State::Deferred => ("deferred", None),
+                State::Skipped { why } => ("skipped", Some(why.clone())),
             };
-            list.push(ChangeLine {
-                item: edit.item.clone(),
-                what: edit.change.to_string(),
+            ChangeLine {
+                id: edit.item.clone(),
+                title: edit.change.to_string(),
+                outcome,
                 reason: edit.change.reason().to_string(),
                 why,
-            });
-        }
-        changes
+            }
+        };
+        self.edits.iter().map(line).collect()
     }
 }
 
@@ -92,16 +81,14 @@ impl fmt::Display for Change {
         match self {
             Self::BootStore { key, change, .. } => registry(f, "BCD", key, change),
             Self::CopyLoader { from, to, .. } => write!(f, "EFI system partition: {to} = {from}"),
-            Self::File(edit) => match &edit.change {
-                FileEditKind::Delete => write!(f, "delete {}", edit.path),
-                FileEditKind::CopyFromPackage { source } => {
-                    write!(f, "{} = {source} of the package", edit.path)
-                }
-            },
+            Self::Delete { path, .. } => write!(f, "delete {path}"),
             Self::FirstBoot { step, .. } => step.fmt(f),
             Self::Registry(edit) => registry(f, edit.hive.file(), &edit.key, &edit.change),
             Self::Subject { what, .. } => f.write_str(what),
             Self::Task { path, .. } => write!(f, "disable task {path}"),
+            Self::Write { path, content, .. } => {
+                write!(f, "write {path} ({} bytes)", content.len())
+            }
         }
     }
 }

@@ -388,7 +388,7 @@ impl Draft {
                 Action::FirstBoot(FirstBoot::Uninstall(name)) => {
                     let _ = writeln!(
                         self.software,
-                        "[Microsoft\\Windows\\CurrentVersion\\Uninstall\\{{{}}}]\n\"DisplayName\"={}",
+                        "[Microsoft\\Windows\\CurrentVersion\\Uninstall\\{{AF174E64-22CF-4386-A9EC-{:012}}}]\n\"DisplayName\"={}",
                         name.as_str().len(),
                         quoted(name.as_str())
                     );
@@ -548,6 +548,8 @@ impl Guest {
                 store: &store.hive,
             }),
             options: &JobOptions::default(),
+            bundle: &[],
+            now: NOW,
         })
     }
 
