@@ -3,6 +3,7 @@
 use std::path::PathBuf;
 use std::time::Duration;
 
+use ce_disk::export::Md5Digest;
 use ce_disk::sink::smb::{SmbDialect, SmbEncryption, SmbSecurity, SmbTimeouts};
 use ce_disk::units::{BlockSize, ByteCount, SectorSize};
 use ce_platform::Platform;
@@ -76,6 +77,8 @@ pub enum JobCommand {
     Hash(HashArgs),
     /// Show partition tables, partitions and what each holds
     Inspect(InspectArgs),
+    /// Make the Windows on the disk fit for another platform, all or nothing
+    Prepare(PrepareArgs),
     /// Run a job as the orchestrator words it
     Run(RunArgs),
 }
@@ -290,6 +293,50 @@ pub struct InspectArgs {
     pub disk: DiskArgs,
 }
 
+/// `prepare`.
+#[derive(Args, Debug)]
+pub struct PrepareArgs {
+    /// What to change: a raw file or a block device; with --plan also a VHDX or VHD
+    #[command(flatten)]
+    pub disk: DiskArgs,
+
+    /// Where it is to run: aws, azure, gcp, nutanix, vsphere or xenserver
+    #[arg(long, value_name = "PLATFORM")]
+    pub platform: Platform,
+
+    /// Change nothing unless the disk has this MD5
+    #[arg(long, value_name = "HEX", value_parser = md5)]
+    pub md5: Option<Md5Digest>,
+
+    /// How much of the disk, from its start, the MD5 covers [default: all of it, but for zeros that
+    /// a cloud has added]
+    #[arg(long, value_name = "BYTES", requires = "md5")]
+    pub hashed_bytes: Option<u64>,
+
+    /// A folder with driver packages, in it or below it, of which those that the target needs are put
+    /// in; may be repeated
+    #[arg(long, value_name = "DIR")]
+    pub drivers: Vec<PathBuf>,
+
+    /// What is wanted beyond the platform: a JSON file with provisioningType, xdReconfigure,
+    /// domainUnjoin, installMisa
+    #[arg(long, value_name = "FILE")]
+    pub options: Option<PathBuf>,
+
+    /// Print every change with its reason, and write nothing
+    #[arg(long)]
+    pub plan: bool,
+
+    /// Where changes and the journal are kept until they are on the disk [default: $CE_STATE_DIR,
+    /// else /var/lib/ce-agent for root and $XDG_STATE_HOME/ce-agent for others]
+    #[arg(long, value_name = "DIR")]
+    pub scratch: Option<PathBuf>,
+}
+
+fn md5(text: &str) -> Result<Md5Digest, String> {
+    Md5Digest::from_hex(text).ok_or_else(|| "an MD5 has 32 hexadecimal digits".to_owned())
+}
+
 /// `run`.
 #[derive(Args, Debug)]
 pub struct RunArgs {
@@ -303,6 +350,15 @@ pub struct RunArgs {
     /// File with the credentials that the request knows as ID
     #[arg(long, value_name = "ID=FILE", value_parser = named_file)]
     pub credential: Vec<(String, PathBuf)>,
+
+    /// For a prepare: a folder with driver packages, in it or below it, of which those that the target needs are put
+    /// in; may be repeated
+    #[arg(long, value_name = "DIR")]
+    pub drivers: Vec<PathBuf>,
+
+    /// Where a prepare keeps changes and journal [default: as for prepare]
+    #[arg(long, value_name = "DIR")]
+    pub scratch: Option<PathBuf>,
 
     /// What becomes of images.
     #[command(flatten)]

@@ -5,8 +5,8 @@
 //! of the file: there may be a token on it.
 
 use std::collections::BTreeMap;
-use std::fs;
 use std::path::{Path, PathBuf};
+use std::{env, fs};
 
 use secrecy::SecretString;
 use serde::Deserialize;
@@ -16,7 +16,7 @@ use tokio_rustls::rustls::pki_types::pem::PemObject;
 use zeroize::Zeroizing;
 
 use crate::bootstrap::Found;
-use crate::job::RemoteReach;
+use crate::job::{JobError, RemoteReach};
 use crate::session::address::{Address, HostPort};
 
 /// What the daemon is told.
@@ -36,6 +36,8 @@ pub(crate) struct Config {
     pub agent_id: String,
     /// Where jobs and results are kept.
     pub state: PathBuf,
+    /// Where a prepare keeps what is not on the disk yet.
+    pub scratch: PathBuf,
     /// Which records are logged, in the words of `tracing_subscriber::EnvFilter`.
     pub log: String,
     /// What is run when the Connector asks for the machine to be switched off.
@@ -268,6 +270,7 @@ impl Layer {
                 token,
                 client_certificate,
                 agent_id,
+                scratch: self.scratch.unwrap_or_else(|| state.clone()),
                 state,
                 log,
                 power_off_command: self.power_off_command.unwrap_or_default(),
@@ -280,6 +283,27 @@ impl Layer {
             _ => Err(ConfigError { problems }),
         }
     }
+}
+
+/// Where state is kept if nothing else is said: `$CE_STATE_DIR`, the system's folder for root, or
+/// the user's own.
+pub(crate) fn state_folder() -> Result<PathBuf, JobError> {
+    let set = |name| env::var_os(name).filter(|value| !value.is_empty());
+    if let Some(folder) = set("CE_STATE_DIR") {
+        return Ok(folder.into());
+    }
+    if let Some(folder) = state_folder_of_root() {
+        return Ok(folder);
+    }
+    let user = set("XDG_STATE_HOME").map(PathBuf::from);
+    // The XDG base directory specification ignores relative paths, and says what the default is.
+    let user = user.filter(|path| path.is_absolute());
+    let home = || set("HOME").map(|home| Path::new(&home).join(".local/state"));
+    let folder = user.or_else(home).map(|folder| folder.join("ce-agent"));
+    folder.ok_or_else(|| {
+        let problem = "none is known: neither $CE_STATE_DIR nor $XDG_STATE_HOME nor $HOME is set";
+        JobError::invalid("--scratch", problem)
+    })
 }
 
 /// Where state is kept if nothing is said and root asks.

@@ -2,7 +2,7 @@
 
 use std::io::Read;
 use std::os::fd::AsFd;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::mpsc::{RecvTimeoutError, channel};
 use std::thread;
 use std::time::{Duration, Instant};
@@ -10,16 +10,21 @@ use std::{env, fs};
 
 use ce_disk::export::ImageFormat;
 use ce_disk::sink::smb::SmbLocation;
+use ce_disk::units::ByteCount;
+use ce_platform::plan::JobOptions;
 use signal_hook::consts::{SIGINT, SIGTERM};
 use zeroize::Zeroizing;
 
 use crate::cli::{
-    DiskArgs, ExportArgs, Format, FreeSpace, JobCommand, OutputOptions, RunArgs, SmbArgs,
+    DiskArgs, ExportArgs, Format, FreeSpace, JobCommand, OutputOptions, PrepareArgs, RunArgs,
+    SmbArgs,
 };
+use crate::config::state_folder;
 use crate::console::Console;
 use crate::job::{
-    Destination, DiskSpec, ErrorCode, ExportSpec, Job, JobError, JobSpec, LocalOverrides, Reach,
-    Request, ShareAccess, Status, Watch, Work, execute, guard_secrets,
+    Destination, DiskSpec, ErrorCode, ExportSpec, Job, JobError, JobSpec, KnownHash,
+    LocalOverrides, PrepareSpec, Reach, Request, ShareAccess, Status, Watch, Work, execute,
+    guard_secrets, read_options,
 };
 
 /// Runs the job that a command asks for and returns the exit code.
@@ -41,6 +46,10 @@ fn worded(command: &JobCommand) -> Result<JobSpec, JobError> {
         )),
         JobCommand::Hash(args) => Ok(JobSpec::local(disk_spec(&args.disk), Work::Hash)),
         JobCommand::Inspect(args) => Ok(JobSpec::local(disk_spec(&args.disk), Work::Inspect)),
+        JobCommand::Prepare(args) => Ok(JobSpec::local(
+            disk_spec(&args.disk),
+            Work::Prepare(prepare_spec(args)?),
+        )),
         JobCommand::Run(args) => requested(args),
     }
 }
@@ -50,6 +59,7 @@ fn operation_of(command: &JobCommand) -> &'static str {
         JobCommand::Export(_) => "export",
         JobCommand::Hash(_) => "hash",
         JobCommand::Inspect(_) => "inspect",
+        JobCommand::Prepare(_) => "prepare",
         JobCommand::Run(_) => "run",
     }
 }
@@ -85,6 +95,45 @@ fn export_spec(args: &ExportArgs) -> Result<ExportSpec, JobError> {
         verify: args.image.verify,
         checkpoint_every: args.image.checkpoint_every,
     })
+}
+
+fn prepare_spec(args: &PrepareArgs) -> Result<PrepareSpec, JobError> {
+    let options = match &args.options {
+        None => JobOptions::default(),
+        Some(file) => read_options(&read_text(file, LONGEST_REQUEST)?)?,
+    };
+    Ok(PrepareSpec {
+        to: args.platform,
+        known_hash: args.md5.map(|md5| KnownHash {
+            md5,
+            hashed: args.hashed_bytes.map(ByteCount),
+        }),
+        options,
+        drivers: args.drivers.clone(),
+        plan_only: args.plan,
+        scratch: args.scratch.clone().map_or_else(state_folder, Ok)?,
+    })
+}
+
+/// The text of a small file.
+fn read_text(file: &Path, limit: usize) -> Result<String, JobError> {
+    let unreadable = |error: std::io::Error| {
+        let message = format!("cannot read {}: {error}", file.display());
+        JobError::new(ErrorCode::InvalidRequest, message)
+    };
+    let mut text = String::new();
+    let opened = fs::File::open(file).map_err(unreadable)?;
+    opened
+        .take(limit as u64 + 1)
+        .read_to_string(&mut text)
+        .map_err(unreadable)?;
+    match text.len() > limit {
+        true => Err(JobError::invalid(
+            &file.display().to_string(),
+            format!("is longer than {limit} bytes"),
+        )),
+        false => Ok(text),
+    }
 }
 
 fn destination(args: &ExportArgs) -> Result<Destination, JobError> {
@@ -142,6 +191,8 @@ fn requested(args: &RunArgs) -> Result<JobSpec, JobError> {
     }
     let local = LocalOverrides {
         disk: args.disk.clone(),
+        drivers: args.drivers.clone(),
+        scratch: args.scratch.clone(),
         overwrite: args.image.overwrite,
         resume: args.image.resume,
         keep_partial: args.image.resume,

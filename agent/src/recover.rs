@@ -10,11 +10,11 @@
 //! The disk is found where the journal says, or where `--disk` does. One that is not the journal's,
 //! or was written to since, is refused and left alone.
 
+use std::fmt;
 use std::io::{self, Write};
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::sync::Arc;
 use std::time::Instant;
-use std::{env, fmt};
 
 use ce_disk::block::{self, OpenError, OpenOptions};
 use ce_disk::cancel::Cancel;
@@ -31,7 +31,7 @@ use signal_hook::consts::{SIGINT, SIGTERM};
 use tracing::info;
 
 use crate::cli::{OutputOptions, RecoverArgs};
-use crate::config::state_folder_of_root;
+use crate::config::state_folder;
 use crate::job::{ErrorCode, JobError, Status};
 
 /// Does what is asked for and returns the exit code.
@@ -258,27 +258,6 @@ fn finish(
         format!("the disk is complete, but its journal is still there: {error}")
     });
     Ok(())
-}
-
-/// Where state is kept if nothing else is said: `$CE_STATE_DIR`, the system's folder for root, or
-/// the user's own.
-fn state_folder() -> Result<PathBuf, JobError> {
-    let set = |name| env::var_os(name).filter(|value| !value.is_empty());
-    if let Some(folder) = set("CE_STATE_DIR") {
-        return Ok(folder.into());
-    }
-    if let Some(folder) = state_folder_of_root() {
-        return Ok(folder);
-    }
-    let user = set("XDG_STATE_HOME").map(PathBuf::from);
-    // The XDG base directory specification ignores relative paths, and says what the default is.
-    let user = user.filter(|path| path.is_absolute());
-    let home = || set("HOME").map(|home| Path::new(&home).join(".local/state"));
-    let folder = user.or_else(home).map(|folder| folder.join("ce-agent"));
-    folder.ok_or_else(|| {
-        let problem = "none is known: neither $CE_STATE_DIR nor $XDG_STATE_HOME nor $HOME is set";
-        JobError::invalid("--scratch", problem)
-    })
 }
 
 fn folder_failed(error: &ScratchFolderError) -> JobError {

@@ -16,10 +16,29 @@ pub const SIGNER: &str = "Test Driver Publisher";
 /// The hardware id of the one device.
 pub const HARDWARE_ID: &str = r"PCI\VEN_1AF4&DEV_1048&SUBSYS_11001AF4&REV_01";
 
-/// Writes `NAME.inf`, `NAME.sys` and `NAME.cat` for amd64 and Windows 10 from build 17763 on.
+/// The same of a network adapter.
+pub const NETWORK_ID: &str = r"PCI\VEN_1AF4&DEV_1000&SUBSYS_00011AF4&REV_00";
+
+/// Writes `NAME.inf`, `NAME.sys` and `NAME.cat` of a storage controller for amd64 and Windows 10 from
+/// build 17763 on.
 pub fn write_package(folder: &Path, name: &str) -> Result<()> {
+    write(folder, name, inf(name))
+}
+
+/// The same of a network adapter, which Windows does not boot from.
+pub fn write_network_package(folder: &Path, name: &str) -> Result<()> {
+    let inf = inf(name)
+        .replace("SCSIAdapter", "Net")
+        .replace("4d36e97b-e325", "4d36e972-e325")
+        .replace(HARDWARE_ID, NETWORK_ID)
+        .replace(r"PCI\VEN_1AF4&DEV_1048", r"PCI\VEN_1AF4&DEV_1000")
+        .replace("StartType = 0", "StartType = 3");
+    write(folder, name, inf)
+}
+
+fn write(folder: &Path, name: &str, inf: String) -> Result<()> {
     fs::create_dir_all(folder)?;
-    let inf = inf(name).into_bytes();
+    let inf = inf.into_bytes();
     let sys = driver(0x8664);
     let cat = catalog(&[
         (&format!("{name}.inf"), Sha256::digest(&inf).into()),

@@ -30,6 +30,8 @@ pub const NTFSFIX: Tool = Tool::new("ntfsfix", "ntfs-3g");
 pub const FLS: Tool = Tool::new("fls", "sleuthkit");
 /// `mkfs.fat`.
 pub const MKFS_FAT: Tool = Tool::new("mkfs.fat", "dosfstools");
+/// `fsck.fat`.
+pub const FSCK_FAT: Tool = Tool::new("fsck.fat", "dosfstools");
 /// `mke2fs`.
 pub const MKE2FS: Tool = Tool::new("mke2fs", "e2fsprogs");
 /// `hivexget`.

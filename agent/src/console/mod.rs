@@ -13,6 +13,7 @@ use serde_json::json;
 use crate::cli::OutputOptions;
 use crate::job::{Job, JobSpec, Watch, percent};
 
+mod changes;
 mod columns;
 mod disk_map;
 mod inspection;
@@ -118,7 +119,8 @@ impl Console {
             print_line(&json!({"event": "finished", "job": job}));
             return;
         }
-        if job.error.is_none() {
+        // Of a prepare that is refused it helps to see what there is to do.
+        if job.error.is_none() || job.artifacts.changes.is_some() {
             let mut stdout = std::io::stdout();
             let text = summary::of(job, Style::of(&stdout));
             drop(write!(stdout, "{text}"));

@@ -4,7 +4,7 @@ use std::fmt::Write;
 
 use ce_disk::units::ByteCount;
 
-use super::{Style, inspection};
+use super::{Style, changes, inspection};
 use crate::job::{Artifacts, Job};
 
 /// What came of a job, ready to print.
@@ -18,6 +18,7 @@ pub(super) fn of(job: &Job, style: Style) -> String {
             .as_ref()
             .map(|found| inspection::page(found, style))
             .unwrap_or_default(),
+        "prepare" => changes::page(found, job.status, style),
         _ => exported(found),
     }
 }

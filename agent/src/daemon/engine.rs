@@ -598,7 +598,7 @@ impl Engine {
     }
 
     fn check(&mut self, given: Offer, credentials: Option<SmbCredentials>) -> JobEvent {
-        match offer::check(&given.id, &given.request, credentials, &self.config.reach) {
+        match offer::check(&given.id, &given.request, credentials, &self.config) {
             Ok(spec) => {
                 let limit = spec.timeout.unwrap_or(DEFAULT_TIMEOUT);
                 self.checked = Some(spec);
@@ -617,7 +617,7 @@ impl Engine {
         let operation = operation.and_then(|operation| operation.as_str());
         let operation = RESUMABLE.into_iter().find(|name| Some(*name) == operation);
         let checked = match operation {
-            Some(_) => offer::check(id, &record.request, None, &self.config.reach),
+            Some(_) => offer::check(id, &record.request, None, &self.config),
             None => Err(Refusal::new(
                 RefusalReason::Invalid,
                 ErrorCode::Interrupted,

@@ -5,10 +5,9 @@ use ce_proto::{PROTOCOL_REVISION, v1};
 use secrecy::SecretString;
 use serde_json::{Map, Value};
 
+use crate::config::Config;
 use crate::job::machine::{Offer, Refusal, RefusalReason};
-use crate::job::{
-    ErrorCode, JobSpec, LocalOverrides, Reach, RemoteReach, Request, ShareAccess, wire,
-};
+use crate::job::{ErrorCode, JobSpec, LocalOverrides, Reach, Request, ShareAccess, wire};
 
 /// A job that is given out, and its credentials, which go nowhere else.
 pub(super) struct Received {
@@ -71,14 +70,15 @@ pub(super) fn check(
     id: &str,
     request: &Map<String, Value>,
     credentials: Option<SmbCredentials>,
-    reach: &RemoteReach,
+    config: &Config,
 ) -> Result<JobSpec, Refusal> {
     let overrides = LocalOverrides {
         // Nobody is there to ask for it. What is left of an export that was cut off is gone on
         // with; one that ends by itself leaves nothing.
         resume: true,
         keep_partial: false,
-        reach: Reach::Remote(reach.clone()),
+        scratch: Some(config.scratch.clone()),
+        reach: Reach::Remote(config.reach.clone()),
         access: ShareAccess {
             credentials,
             ..ShareAccess::default()

@@ -128,8 +128,12 @@ pub enum ErrorCode {
     DiskWriteFailed,
     /// A driver package, or what should hold some, that can't be used.
     DriverInvalid,
+    /// The target needs a driver that Windows does not have.
+    DriverMissing,
     /// The disk is a dynamic one, or a member of a storage pool.
     DynamicDisk,
+    /// The disk is not the one that the hash is of.
+    HashMismatch,
     /// Windows is hibernated, or was shut down with Fast Startup.
     Hibernated,
     /// A registry hive that can't be read, or not changed.
@@ -164,6 +168,8 @@ pub enum ErrorCode {
     OutputNoSpace,
     /// Windows has something left to do at its next start.
     PendingReboot,
+    /// The disk, as it was prepared, would not start. Nothing of it was committed.
+    ProofFailed,
     /// The target software of Provisioning Services is installed.
     PvsTargetPresent,
     /// What an earlier export left can't be gone on with.
@@ -200,9 +206,10 @@ impl ErrorCode {
         match self {
             Self::InvalidRequest => 2,
             Self::JournalMismatch => 3,
-            Self::JournalDamaged | Self::VerifyFailed => 4,
+            Self::HashMismatch | Self::JournalDamaged | Self::VerifyFailed => 4,
             Self::Cancelled => 130,
             Self::BitLocker
+            | Self::DriverMissing
             | Self::DynamicDisk
             | Self::Hibernated
             | Self::MultipleWindows

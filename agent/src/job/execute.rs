@@ -1,9 +1,10 @@
 //! Does the work of a job, on the thread it is called on.
 
 use std::sync::OnceLock;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Instant;
 
-use ce_disk::block::{self, BlockRead, OpenOptions};
+use ce_disk::block::{self, BlockRead};
 use ce_disk::cancel::Cancel;
 use ce_disk::export;
 use ce_disk::progress::Progress;
@@ -13,6 +14,7 @@ use tracing::{info, warn};
 use super::export::export_disk;
 use super::failure::{export_failed, open_failed};
 use super::inspect::inspect_disk;
+use super::prepare::prepare_disk;
 use super::spec::{DiskSpec, JobSpec, Work};
 use super::{Artifacts, ErrorCode, Job, JobError, Status, WindowsSummary, diagnostics};
 
@@ -26,15 +28,70 @@ pub struct Watch {
     total: OnceLock<ByteCount>,
     /// How much of the image has been read back, once that has begun.
     verified: OnceLock<Progress>,
+    /// How many phases of a prepare have begun.
+    phases: AtomicUsize,
+}
+
+/// The phases of a prepare, in their order.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub(super) enum Phase {
+    Inspect,
+    Plan,
+    Apply,
+    Write,
+    Proof,
+    VerifyHash,
+    Commit,
+}
+
+impl Phase {
+    const ALL: [Self; 7] = [
+        Self::Inspect,
+        Self::Plan,
+        Self::Apply,
+        Self::Write,
+        Self::Proof,
+        Self::VerifyHash,
+        Self::Commit,
+    ];
+
+    /// What it is called in progress and durations.
+    pub(super) fn name(self) -> &'static str {
+        match self {
+            Self::Inspect => "inspect",
+            Self::Plan => "plan",
+            Self::Apply => "apply",
+            Self::Write => "write",
+            Self::Proof => "proof",
+            Self::VerifyHash => "verifyHash",
+            Self::Commit => "commit",
+        }
+    }
 }
 
 impl Watch {
     /// The step that is under way in work of the name `operation`, and how far it is.
     pub(crate) fn step(&self, operation: &'static str) -> (&'static str, ByteCount) {
-        match self.verified.get() {
-            Some(verified) => ("verify", verified.done()),
-            None => (operation, self.progress.done()),
+        match (self.verified.get(), self.phase()) {
+            (Some(verified), _) => ("verify", verified.done()),
+            (None, Some(phase)) => (phase.name(), self.progress.done()),
+            (None, None) => (operation, self.progress.done()),
         }
+    }
+
+    /// Notes the size of the disk. A watch belongs to one job, and so to one disk.
+    pub(super) fn begin(&self, total: ByteCount) {
+        self.total.get_or_init(|| total);
+    }
+
+    /// Notes that a phase of a prepare begins.
+    pub(super) fn enter(&self, phase: Phase) {
+        self.phases.fetch_max(phase as usize + 1, Ordering::Relaxed);
+    }
+
+    fn phase(&self) -> Option<Phase> {
+        let begun = self.phases.load(Ordering::Relaxed);
+        Phase::ALL.get(begun.checked_sub(1)?).copied()
     }
 
     pub(super) fn begin_verify(&self) -> &Progress {
@@ -50,6 +107,15 @@ impl Watch {
                 let verified = self.verified.get().map_or(0, |verified| verified.done().0);
                 let both = ByteCount(done + verified.min(total.0));
                 percent(both, ByteCount(total.0 * 2))
+            }
+            Work::Prepare(prepare) => {
+                let begun = self.phases.load(Ordering::Relaxed).saturating_sub(1) as u64;
+                let phases = percent(ByteCount(begun), ByteCount(Phase::ALL.len() as u64));
+                match prepare.known_hash {
+                    // Reading the disk takes nearly all of the time.
+                    Some(_) => percent(ByteCount(done), total) / 10 * 9 + phases / 10,
+                    None => phases,
+                }
             }
             _ => percent(ByteCount(done), total),
         }
@@ -106,16 +172,21 @@ fn work(
         artifacts.diagnostics = Some(diagnostics::collect(destination.as_ref())?);
         return Ok(());
     }
+    let started = Instant::now();
+    if let Work::Prepare(prepare) = &spec.work {
+        prepare_disk(&spec.disk, prepare, watch, artifacts, warnings)?;
+        artifacts.took(spec.work.operation(), started.elapsed());
+        return Ok(());
+    }
     let disk = open(&spec.disk)?;
-    // Set once: a watch belongs to one job.
-    watch.total.get_or_init(|| disk.size());
+    watch.begin(disk.size());
     let started = Instant::now();
     match &spec.work {
         Work::Export(export) => {
             export_disk(spec, disk.as_ref(), export, watch, artifacts, warnings)?;
         }
-        // Done above: it needs no disk.
-        Work::Diagnostics(_) => {}
+        // Done above: one needs no disk, the other opens it in its own way.
+        Work::Diagnostics(_) | Work::Prepare(_) => {}
         Work::Hash => {
             let md5 = export::hash(disk.as_ref(), &watch.cancel, &watch.progress)
                 .map_err(|error| export_failed(&error))?;
@@ -138,22 +209,9 @@ fn work(
     Ok(())
 }
 
-fn open(spec: &DiskSpec) -> Result<Box<dyn BlockRead>, JobError> {
-    let options = OpenOptions {
-        sector_size: spec.sector_size,
-        as_raw: spec.as_raw,
-    };
-    let disk = block::open(&spec.path, &options).map_err(|error| open_failed(&error))?;
-    match spec.expected_size {
-        Some(expected) if expected != disk.size() => Err(JobError::new(
-            ErrorCode::DiskNotFound,
-            format!(
-                "{} is {} long; disk.sizeBytes says {expected}",
-                disk.name(),
-                disk.size()
-            ),
-        )
-        .with_hint("check that the right disk is selected")),
-        _ => Ok(disk),
-    }
+pub(super) fn open(spec: &DiskSpec) -> Result<Box<dyn BlockRead>, JobError> {
+    let disk =
+        block::open(&spec.path, &spec.open_options()).map_err(|error| open_failed(&error))?;
+    spec.expect_size(&disk)?;
+    Ok(disk)
 }

@@ -23,6 +23,7 @@ mod inspect;
 mod inspection;
 pub(crate) mod journal;
 pub(crate) mod machine;
+mod prepare;
 mod request;
 mod result;
 mod selection;
@@ -38,7 +39,8 @@ pub use execute::{Watch, execute};
 pub use inspection::{
     InspectedFinding, InspectedGap, InspectedPartition, InspectedWindows, Inspection,
 };
+pub(crate) use request::read_options;
 pub use request::{LocalOverrides, Refused, Request};
 pub use result::{Artifacts, Job, Status, WindowsSummary};
 pub use selection::{Reach, RemoteReach};
-pub use spec::{DiskSpec, ExportSpec, JobSpec, Work};
+pub use spec::{DiskSpec, ExportSpec, JobSpec, KnownHash, PrepareSpec, Work};

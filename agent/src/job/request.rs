@@ -23,6 +23,12 @@ use super::selection::{Reach, check_folder, check_smb_host, disk_at, find_disk};
 use super::spec::{DiskSpec, ExportSpec, JobSpec, Work};
 use super::{ErrorCode, JobError, file_name};
 
+mod prepare;
+
+pub(crate) use prepare::read_options;
+
+use prepare::{PREPARE_FIELDS, PrepareFields};
+
 /// A request whose fields are of the right types. What they mean together is checked by
 /// [`into_spec`](Self::into_spec).
 #[derive(Debug)]
@@ -36,6 +42,7 @@ pub struct Request {
     hash_disk: Option<bool>,
     free_space: Option<FreeSpace>,
     timeout_seconds: Option<u64>,
+    prepare: PrepareFields,
     /// Fields of ours that were given, by name.
     given: Vec<&'static str>,
     /// Fields that are none of ours.
@@ -69,6 +76,10 @@ pub struct LocalOverrides {
     pub verify: bool,
     /// How much of the disk is read between two checkpoints, if not as much as usual.
     pub checkpoint_every: Option<ByteCount>,
+    /// Folders with driver packages that a prepare may put in.
+    pub drivers: Vec<PathBuf>,
+    /// Where a prepare keeps changes and journal, if not where state is kept.
+    pub scratch: Option<PathBuf>,
     /// How far the request is trusted.
     pub reach: Reach,
     /// How shares are to be reached.
@@ -107,16 +118,14 @@ impl Request {
             hash_disk: fields.take("hashDisk"),
             free_space: fields.take("freeSpace"),
             timeout_seconds: fields.take("timeoutSeconds"),
+            prepare: PrepareFields::take(&mut fields),
             given: fields.given,
             ignored: Vec::new(),
             problems: fields.problems,
             disk_error: None,
         };
         for name in fields.left.into_keys() {
-            if OTHER_OPERATIONS_FIELDS.contains(&name.as_str()) {
-                let problem = format!("{name}: this operation has no such field");
-                request.problems.push(problem);
-            } else if ORCHESTRATOR_FIELDS.contains(&name.as_str()) {
+            if ORCHESTRATOR_FIELDS.contains(&name.as_str()) {
                 continue;
             } else if let Some(ours) = meant(&name) {
                 request
@@ -149,7 +158,18 @@ impl Request {
         if timeout == 0 {
             self.problem("timeoutSeconds", "is 0; give the job at least a second");
         }
-        self.check_platform();
+        let platform = self.checked_platform();
+        if self
+            .operation
+            .as_deref()
+            .is_some_and(|operation| operation != "prepare")
+        {
+            for field in PREPARE_FIELDS {
+                if self.given.contains(&field) {
+                    self.problem(field, "this operation has no such field");
+                }
+            }
+        }
         let disk = match self.operation.as_deref() {
             Some("diagnostics") if self.disk.is_none() => Some(DiskSpec::none()),
             _ => self.checked_disk(&local),
@@ -158,19 +178,21 @@ impl Request {
             Some("export") => self.checked_export(&local).map(Work::Export),
             Some("diagnostics") => self.checked_diagnostics(&local),
             Some("inspect") => self.checked_inspect(),
-            Some(known @ ("prepare" | "publish" | "prepareAndPublish" | "convertToUefi")) => {
+            Some("prepare") => self.checked_prepare(platform, &local).map(Work::Prepare),
+            Some(known @ ("publish" | "prepareAndPublish" | "convertToUefi")) => {
                 let problem = format!("this version of ce-agent cannot do `{known}`");
                 self.problem("operation", problem);
                 None
             }
             Some(other) => {
-                let problem = format!("`{other}` is no operation; `export` and `inspect` are");
+                let problem =
+                    format!("`{other}` is no operation; `export`, `inspect` and `prepare` are");
                 self.problem("operation", problem);
                 None
             }
             None => {
                 if !self.given.contains(&"operation") {
-                    self.problem("operation", "missing; say `export` or `inspect`");
+                    self.problem("operation", "missing; say `export`, `inspect` or `prepare`");
                 }
                 None
             }
@@ -217,13 +239,11 @@ impl Request {
         self.problems.push(format!("{field}: {problem}"));
     }
 
-    fn check_platform(&mut self) {
-        let Some(platform) = self.platform.take() else {
-            return;
-        };
-        if let Err(unknown) = platform.parse::<Platform>() {
-            self.problem("platform", unknown);
-        }
+    fn checked_platform(&mut self) -> Option<Platform> {
+        let platform = self.platform.take()?.parse::<Platform>();
+        platform
+            .map_err(|unknown| self.problem("platform", unknown))
+            .ok()
     }
 
     fn checked_disk(&mut self, local: &LocalOverrides) -> Option<DiskSpec> {
@@ -636,15 +656,12 @@ fn without_values(error: &serde_json::Error) -> String {
 fn meant(name: &str) -> Option<&'static str> {
     let plain = |name: &str| name.replace(['_', '-', ' '], "").to_lowercase();
     let name = plain(name);
-    OUR_FIELDS
-        .into_iter()
-        .chain(OTHER_OPERATIONS_FIELDS)
-        .find(|ours| {
-            let ours = plain(ours);
-            let tolerated = if ours.len() < 6 { 1 } else { 2 };
-            strsim::damerau_levenshtein(&name, &ours) <= tolerated
-                || (name.len() >= 6 && ours.starts_with(&name))
-        })
+    OUR_FIELDS.into_iter().chain(PREPARE_FIELDS).find(|ours| {
+        let ours = plain(ours);
+        let tolerated = if ours.len() < 6 { 1 } else { 2 };
+        strsim::damerau_levenshtein(&name, &ours) <= tolerated
+            || (name.len() >= 6 && ours.starts_with(&name))
+    })
 }
 
 const DEFAULT_TIMEOUT_SECONDS: u64 = 7200;
@@ -659,17 +676,6 @@ const OUR_FIELDS: [&str; 9] = [
     "hashDisk",
     "freeSpace",
     "timeoutSeconds",
-];
-
-/// Fields of ours that belong to operations other than export and inspect.
-const OTHER_OPERATIONS_FIELDS: [&str; 7] = [
-    "md5Hash",
-    "hashedBytes",
-    "provisioningType",
-    "xdReconfigure",
-    "domainUnjoin",
-    "installMisa",
-    "network",
 ];
 
 /// What the orchestrator is known to send along for its own use.

@@ -3,6 +3,8 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
+use ce_platform::plan::ChangeLine;
+use ce_platform::proof::Proof;
 use serde::Serialize;
 
 use super::{DiagnosticsBundle, ErrorCode, InspectedWindows, Inspection, JobError};
@@ -107,6 +109,15 @@ pub struct Artifacts {
     /// The Windows on the disk; of several, the first.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub windows: Option<WindowsSummary>,
+    /// What a prepare did, or would do, in order.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub changes: Option<Vec<ChangeLine>>,
+    /// How a prepared disk starts on its target, read back link by link.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub proof: Option<Proof>,
+    /// How much of the disk is different now.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub changed_bytes: Option<u64>,
     /// What was collected for support.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub diagnostics: Option<DiagnosticsBundle>,

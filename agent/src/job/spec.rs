@@ -3,11 +3,15 @@
 use std::path::PathBuf;
 use std::time::Duration;
 
-use ce_disk::export::{CheckpointInterval, ExportOptions, FreeSpace, ImageFormat};
+use ce_disk::block::{BlockRead, OpenOptions};
+use ce_disk::export::{CheckpointInterval, ExportOptions, FreeSpace, ImageFormat, Md5Digest};
 use ce_disk::units::{ByteCount, SectorSize};
+use ce_platform::Platform;
+use ce_platform::plan::JobOptions;
 use uuid::Uuid;
 
 use super::destination::Destination;
+use super::{ErrorCode, JobError};
 
 /// A job, ready to run.
 #[derive(Clone, Debug)]
@@ -52,6 +56,30 @@ pub struct DiskSpec {
 }
 
 impl DiskSpec {
+    /// How it is opened.
+    pub(super) fn open_options(&self) -> OpenOptions {
+        OpenOptions {
+            sector_size: self.sector_size,
+            as_raw: self.as_raw,
+        }
+    }
+
+    /// Refuses a disk of another size than the request names.
+    pub(super) fn expect_size(&self, disk: &dyn BlockRead) -> Result<(), JobError> {
+        match self.expected_size {
+            Some(expected) if expected != disk.size() => Err(JobError::new(
+                ErrorCode::DiskNotFound,
+                format!(
+                    "{} is {} long; disk.sizeBytes says {expected}",
+                    disk.name(),
+                    disk.size()
+                ),
+            )
+            .with_hint("check that the right disk is selected")),
+            _ => Ok(()),
+        }
+    }
+
     /// For work on no disk.
     pub fn none() -> Self {
         Self {
@@ -74,6 +102,8 @@ pub enum Work {
     Hash,
     /// Say what is on the disk.
     Inspect,
+    /// Make the Windows on the disk fit for a platform.
+    Prepare(PrepareSpec),
 }
 
 impl Work {
@@ -84,6 +114,7 @@ impl Work {
             Self::Export(_) => "export",
             Self::Hash => "hash",
             Self::Inspect => "inspect",
+            Self::Prepare(_) => "prepare",
         }
     }
 }
@@ -126,4 +157,31 @@ impl ExportSpec {
             checkpoints: checkpoints.then_some(interval),
         }
     }
+}
+
+/// What a prepare does.
+#[derive(Clone, Debug)]
+pub struct PrepareSpec {
+    /// The target.
+    pub to: Platform,
+    /// What the disk is known to be.
+    pub known_hash: Option<KnownHash>,
+    /// What is asked for beyond the platform.
+    pub options: JobOptions,
+    /// Folders with driver packages that may be put in.
+    pub drivers: Vec<PathBuf>,
+    /// Whether to say what would be done, and write nothing.
+    pub plan_only: bool,
+    /// Where changes and the journal are kept until they are on the disk.
+    pub scratch: PathBuf,
+}
+
+/// The hash that a disk is known by.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub struct KnownHash {
+    /// The hash.
+    pub md5: Md5Digest,
+    /// How much of the disk it covers; if not said, all of it, but for zeros that a cloud has
+    /// added.
+    pub hashed: Option<ByteCount>,
 }

@@ -441,7 +441,7 @@ fn changes(left: &mut Map<String, Value>) -> Vec<v1::Change> {
             id: text("id")?,
             title: text("title")?,
             outcome: outcome.into(),
-            reason: text("reason").unwrap_or_default(),
+            reason: text("why").or_else(|| text("reason")).unwrap_or_default(),
         })
     };
     let told = left.get("changes").and_then(Value::as_array);

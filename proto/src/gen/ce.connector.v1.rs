@@ -710,7 +710,7 @@ pub struct Change {
     /// `outcome`.
     #[prost(enumeration = "change::Outcome", tag = "3")]
     pub outcome: i32,
-    /// `reason`: why it was skipped or deferred; empty otherwise.
+    /// `reason`: why the catalogue asks for it; of what was skipped, why it was.
     #[prost(string, tag = "4")]
     pub reason: ::prost::alloc::string::String,
 }

@@ -1,0 +1,222 @@
+//! The Windows that is prepared, and the partition that it starts from, opened together.
+
+use ce_disk::block::{BlockRead, Window};
+use ce_disk::partition::{ContentKind, DiskId, Partition, PartitionTable};
+use ce_disk::units::{ByteCount, ByteOffset};
+use ce_disk::volume::ntfs::write::ShortNames;
+use ce_disk::volume::{FatVolume, NtfsVolume, VolumeError, WinPath, WindowsVolume, find_windows};
+use ce_platform::bundle::Found;
+use ce_platform::catalog::Preparation;
+use ce_platform::hives::{HiveName, HiveSet, LoadedHive};
+use ce_platform::inspect::Inspection;
+use ce_platform::plan::{BCD, BootVolume, JobOptions, Machine};
+use ce_platform::proof::{BootSubject, Proof, Subject};
+use ce_regf::FileTime;
+use uuid::Uuid;
+
+use super::super::failure::volume_failed;
+use super::super::{ErrorCode, JobError};
+
+/// Where Windows is on a disk, and where it starts from.
+#[derive(Clone, Debug)]
+pub(super) struct Place {
+    pub(super) windows: Extent,
+    pub(super) folder: WinPath,
+    pub(super) boot: Option<Extent>,
+    /// The GUIDs by which the boot configuration finds Windows: of the disk, of the partition.
+    ids: Option<(Uuid, Uuid)>,
+}
+
+/// A partition's bytes.
+#[derive(Clone, Debug)]
+pub(super) struct Extent {
+    start: ByteOffset,
+    length: ByteCount,
+    name: String,
+}
+
+impl Extent {
+    fn of(partition: &Partition) -> Self {
+        Self {
+            start: partition.start,
+            length: partition.length,
+            name: format!("partition {}", partition.number),
+        }
+    }
+
+    /// The same bytes of `disk`.
+    pub(super) fn of_disk<D: BlockRead>(&self, disk: D) -> Result<Window<D>, JobError> {
+        Window::new(disk, self.start, self.length, self.name.clone())
+            .map_err(|error| volume_failed(&VolumeError::Block(error)))
+    }
+}
+
+impl Place {
+    /// The one Windows of `disk`, and the first EFI system partition with a boot configuration.
+    pub(super) fn find(disk: &dyn BlockRead, table: &PartitionTable) -> Result<Self, JobError> {
+        let search = find_windows(&disk, table).map_err(|error| volume_failed(&error))?;
+        let [windows] = search.installations.as_slice() else {
+            let message = format!("{} installations of Windows", search.installations.len());
+            return Err(JobError::new(ErrorCode::MultipleWindows, message));
+        };
+        let partition_of_windows = table
+            .partitions
+            .iter()
+            .find(|partition| Some(partition.number) == windows.partition);
+        let ids = match (table.id, partition_of_windows.and_then(|found| found.id)) {
+            (Some(DiskId::Guid(disk)), Some(partition)) => Some((disk, partition)),
+            _ => None,
+        };
+        let mut boot = None;
+        for partition in &table.partitions {
+            if matches!(partition.content, Some(ContentKind::Fat { .. })) {
+                let extent = Extent::of(partition);
+                if has_boot_store(&extent.of_disk(disk)?)? {
+                    boot = Some(extent);
+                    break;
+                }
+            }
+        }
+        Ok(Self {
+            windows: Extent {
+                start: windows.start,
+                length: windows.length,
+                name: match windows.partition {
+                    Some(number) => format!("partition {number}"),
+                    None => "the disk".to_owned(),
+                },
+            },
+            folder: windows.folder.clone(),
+            boot,
+            ids,
+        })
+    }
+}
+
+fn has_boot_store(disk: &Window<&dyn BlockRead>) -> Result<bool, JobError> {
+    let store = bcd()?;
+    match FatVolume::open(disk).and_then(|volume| volume.exists(&store)) {
+        Ok(found) => Ok(found),
+        Err(error @ VolumeError::Block(_)) => Err(volume_failed(&error)),
+        // A volume of something else, or a damaged one, is not the one.
+        Err(_) => Ok(false),
+    }
+}
+
+fn bcd() -> Result<WinPath, JobError> {
+    BCD.parse()
+        .map_err(|error| JobError::from_chain(ErrorCode::Internal, &error))
+}
+
+/// A Windows with its hives in memory.
+pub(super) struct Guest<'d> {
+    place: Place,
+    pub(super) volume: NtfsVolume<Window<&'d dyn BlockRead>>,
+    pub(super) hives: HiveSet,
+    pub(super) inspection: Inspection,
+    pub(super) boot: Option<Boot<'d>>,
+}
+
+/// The EFI system partition.
+pub(super) struct Boot<'d> {
+    volume: FatVolume<Window<&'d dyn BlockRead>>,
+    store: LoadedHive,
+}
+
+impl Boot<'_> {
+    pub(super) fn as_volume(&self) -> BootVolume<'_> {
+        BootVolume {
+            volume: &self.volume,
+            store: &self.store.hive,
+        }
+    }
+}
+
+impl<'d> Guest<'d> {
+    pub(super) fn open(disk: &'d dyn BlockRead, place: &Place) -> Result<Self, JobError> {
+        let volume = NtfsVolume::open(place.windows.of_disk(disk)?);
+        let volume = volume.map_err(|error| volume_failed(&error))?;
+        let hives = HiveSet::load(&volume, &place.folder, &HIVES);
+        let boot = place.boot.as_ref().map(|extent| {
+            let volume = FatVolume::open(extent.of_disk(disk)?);
+            let volume = volume.map_err(|error| volume_failed(&error))?;
+            let store = LoadedHive::load(&volume, &bcd()?)
+                .map_err(|error| JobError::from_chain(ErrorCode::HiveCorrupt, &error))?;
+            Ok(Boot { volume, store })
+        });
+        Ok(Self {
+            inspection: Inspection::of(&hives),
+            place: place.clone(),
+            volume,
+            hives,
+            boot: boot.transpose()?,
+        })
+    }
+
+    pub(super) fn place(&self) -> Place {
+        self.place.clone()
+    }
+
+    pub(super) fn machine<'m>(
+        &'m self,
+        preparation: &'m Preparation<'m>,
+        options: &'m JobOptions,
+        bundle: &'m [Found],
+        now: FileTime,
+    ) -> Machine<'m> {
+        Machine {
+            preparation,
+            inspection: &self.inspection,
+            hives: &self.hives,
+            volume: &self.volume,
+            folder: &self.place.folder,
+            boot: self.boot.as_ref().map(Boot::as_volume),
+            options,
+            bundle,
+            now,
+        }
+    }
+
+    /// Whether it boots on the target, read from where it was opened.
+    pub(super) fn proof(&self, preparation: &Preparation<'_>) -> Proof {
+        Proof::of(&Subject {
+            preparation,
+            inspection: &self.inspection,
+            volume: &self.volume,
+            folder: &self.place.folder,
+            boot: self
+                .boot
+                .as_ref()
+                .zip(self.place.ids)
+                .map(|(boot, ids)| BootSubject {
+                    volume: &boot.volume,
+                    disk: ids.0,
+                    windows: ids.1,
+                }),
+        })
+    }
+
+    /// What Windows does about short names of new files on its volume.
+    pub(super) fn short_names(&self) -> ShortNames {
+        let setting = || {
+            let system = self.hives.hive(HiveName::System)?;
+            let set = self.inspection.control_sets.key()?;
+            let key = format!(r"{set}\Control\FileSystem");
+            let key = system.hive.root().ok()?.subkey(key.as_str()).ok()??;
+            key.value("NtfsDisable8dot3NameCreation")
+                .ok()??
+                .dword()
+                .ok()
+        };
+        // What is not there or cannot be read is as if nothing had been set.
+        ShortNames::by_setting(setting())
+    }
+}
+
+/// What is changed, and what it takes to know which Windows it is.
+const HIVES: [HiveName; 4] = [
+    HiveName::System,
+    HiveName::Software,
+    HiveName::Security,
+    HiveName::Drivers,
+];

@@ -1,0 +1,367 @@
+//! The prepare step of a job: makes the Windows on a disk fit for its target, all or nothing.
+//!
+//! ```text
+//!  disk --+--> hash (its own threads) --------------------------------+
+//!         |                                                           v
+//!         +--> inspect --> plan --> apply --> write --> proof --> hash right? --> commit --> disk
+//!              blockers?   drivers  hives in   NTFS, FAT  read back
+//!              refuse all  missing? memory     into the   from the
+//!              at once     refuse              overlay    overlay
+//! ```
+//!
+//! Everything before the commit works on an overlay in the scratch folder: a prepare that fails, is
+//! cancelled or killed leaves the disk as it was. What is committed has been proved before, by
+//! readers that did not write it.
+
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::thread;
+use std::time::{Instant, SystemTime};
+
+use ce_disk::block::{self, BlockRead, Overlay, WholeDisk};
+use ce_disk::cancel::Cancel;
+use ce_disk::export::{HashMatch, compare_hash};
+use ce_disk::partition::PartitionTable;
+use ce_disk::progress::Progress;
+use ce_disk::scratch::ScratchFolder;
+use ce_disk::transaction::Transaction;
+use ce_disk::units::ByteCount;
+use ce_platform::apply::{PreparedFiles, apply};
+use ce_platform::bundle::{Found, packages_in};
+use ce_platform::catalog::{Catalog, Preparation};
+use ce_platform::plan::{EditPlan, plan};
+use ce_platform::preflight;
+use ce_regf::FileTime;
+use tracing::info;
+
+use super::execute::{Phase, Watch};
+use super::failure::{
+    apply_failed, begin_failed, cancelled, commit_failed, driver_blocker, export_failed,
+    plan_failed, read_failed, scratch_failed, windows_blocker, writable_failed,
+};
+use super::inspect::inspect_disk;
+use super::inspection::Inspection;
+use super::spec::{DiskSpec, KnownHash, PrepareSpec};
+use super::{Artifacts, ErrorCode, JobError, WindowsSummary, execute};
+
+mod guest;
+mod write;
+
+use guest::Guest;
+
+/// Prepares the disk, or with [`PrepareSpec::plan_only`] says what that would be.
+pub(super) fn prepare_disk(
+    disk: &DiskSpec,
+    spec: &PrepareSpec,
+    watch: &Watch,
+    artifacts: &mut Artifacts,
+    warnings: &mut Vec<String>,
+) -> Result<(), JobError> {
+    if spec.plan_only {
+        let disk_read = execute::open(disk)?;
+        watch.begin(disk_read.size());
+        let mut desk = Desk::new(disk, spec, watch, artifacts);
+        desk.plan(disk_read.as_ref())?;
+        return Ok(());
+    }
+    let opened = block::open_writable(&disk.path, &disk.open_options());
+    let opened = opened.map_err(|error| writable_failed(&error))?;
+    disk.expect_size(&opened)?;
+    watch.begin(opened.size());
+    let scratch = ScratchFolder::open(&spec.scratch).map_err(|error| scratch_failed(&error))?;
+    if scratch.is_volatile() {
+        warnings.push(format!(
+            "{} is in memory: a commit that a power cut interrupts could not be finished from there",
+            spec.scratch.display()
+        ));
+    }
+    let transaction = Transaction::begin(opened, Arc::new(scratch), None);
+    let transaction = transaction.map_err(|error| begin_failed(&error))?;
+    let mut desk = Desk::new(disk, spec, watch, artifacts);
+    let is_changed = desk.hash_and_change(&transaction)?;
+    if !is_changed {
+        info!("the disk is prepared already");
+        return Ok(());
+    }
+    desk.commit(transaction, warnings)
+}
+
+/// A prepare under way.
+struct Desk<'j> {
+    disk: &'j DiskSpec,
+    spec: &'j PrepareSpec,
+    watch: &'j Watch,
+    artifacts: &'j mut Artifacts,
+    /// The time that changed keys get.
+    now: FileTime,
+}
+
+/// What is to be done, and to what.
+struct Planned<'d> {
+    guest: Guest<'d>,
+    preparation: Preparation<'static>,
+    plan: EditPlan,
+}
+
+impl<'j> Desk<'j> {
+    fn new(
+        disk: &'j DiskSpec,
+        spec: &'j PrepareSpec,
+        watch: &'j Watch,
+        artifacts: &'j mut Artifacts,
+    ) -> Self {
+        Self {
+            disk,
+            spec,
+            watch,
+            artifacts,
+            now: FileTime::from(SystemTime::now()),
+        }
+    }
+
+    /// Does `step`, with its time among the durations.
+    fn timed<T>(
+        &mut self,
+        phase: Phase,
+        step: impl FnOnce(&mut Self) -> Result<T, JobError>,
+    ) -> Result<T, JobError> {
+        if self.watch.cancel.is_requested() {
+            return Err(cancelled());
+        }
+        self.watch.enter(phase);
+        let started = Instant::now();
+        let result = step(self);
+        self.artifacts.took(phase.name(), started.elapsed());
+        result
+    }
+
+    /// Changes the overlay of `transaction`, while the disk below it is hashed if its hash is known.
+    /// Says whether there is anything to commit.
+    fn hash_and_change(
+        &mut self,
+        transaction: &Transaction<Box<dyn WholeDisk>>,
+    ) -> Result<bool, JobError> {
+        let overlay = transaction.disk();
+        let Some(known) = self.spec.known_hash else {
+            return self.change(overlay);
+        };
+        let cancel = self.watch.cancel.part();
+        let progress = &self.watch.progress;
+        thread::scope(|scope| {
+            let part = cancel.clone();
+            let started = Instant::now();
+            let hashing = thread::Builder::new()
+                .name("ce-known-hash".into())
+                .spawn_scoped(scope, move || {
+                    verify(overlay.base(), known, &part, progress)
+                })
+                .map_err(|error| {
+                    JobError::new(ErrorCode::Internal, format!("no thread: {error}"))
+                })?;
+            let changed = self.change(overlay);
+            if changed.is_err() {
+                cancel.request();
+            }
+            self.watch.enter(Phase::VerifyHash);
+            let hashed = hashing
+                .join()
+                .unwrap_or_else(|panic| std::panic::resume_unwind(panic));
+            self.artifacts
+                .took(Phase::VerifyHash.name(), started.elapsed());
+            // A wrong disk explains whatever else was found wrong with it.
+            match (hashed, changed) {
+                (Err(error), _) if error.code == ErrorCode::HashMismatch => Err(error),
+                (_, Err(error)) | (Err(error), _) => Err(error),
+                (Ok(covered), Ok(is_changed)) => {
+                    self.artifacts.md5_hash = Some(known.md5.to_string());
+                    self.artifacts.hashed_bytes = Some(covered.0);
+                    Ok(is_changed)
+                }
+            }
+        })
+    }
+
+    /// Everything from the inspection to the proof.
+    fn change(&mut self, overlay: &Overlay<Box<dyn WholeDisk>>) -> Result<bool, JobError> {
+        let Planned {
+            guest,
+            preparation,
+            plan,
+        } = self.plan(overlay)?;
+        let (files, short_names) = self.timed(Phase::Apply, |desk| {
+            let applied = apply(
+                &plan,
+                &guest.hives,
+                &guest.volume,
+                guest.boot.as_ref().map(guest::Boot::as_volume),
+                desk.now,
+            );
+            let files: PreparedFiles = applied.map_err(|error| apply_failed(&error))?;
+            Ok((files, guest.short_names()))
+        })?;
+        let place = guest.place();
+        drop(guest);
+        let is_changed = !files.is_empty();
+        if is_changed {
+            let cancel = self.watch.cancel.clone();
+            self.timed(Phase::Write, |_| {
+                write::write(overlay, &place, files, short_names, cancel)
+            })?;
+        }
+        self.timed(Phase::Proof, |desk| {
+            let proof = Guest::open(overlay, &place)?.proof(&preparation);
+            let failures = proof.failures.clone();
+            desk.artifacts.proof = Some(proof);
+            match failures.as_slice() {
+                [] => Ok(is_changed),
+                failures => Err(JobError::new(
+                    ErrorCode::ProofFailed,
+                    format!(
+                        "the disk as prepared would not start: {}",
+                        failures.join("; ")
+                    ),
+                )
+                .with_hint("the disk is as it was; give the report to support")),
+            }
+        })
+    }
+
+    /// What there is, and what is to be done about it; every reason against it at once.
+    fn plan<'d>(&mut self, disk: &'d dyn BlockRead) -> Result<Planned<'d>, JobError> {
+        let found = self.timed(Phase::Inspect, |desk| inspect_disk(disk, &desk.disk.path))?;
+        let mut blockers = found.blockers.clone();
+        self.note(&found);
+        if let Some(evidence) = not_uefi(&found) {
+            let not_uefi = preflight::Blocker::NotUefi { evidence };
+            blockers.push(windows_blocker(&not_uefi));
+        }
+        let [windows] = found.windows.as_slice() else {
+            return Err(refused(blockers));
+        };
+        let platform = windows.inspection.platform();
+        if platform != Some(self.spec.to)
+            && let Some(found) = preflight::pvs_target(&windows.inspection)
+        {
+            blockers.push(windows_blocker(&found));
+        }
+        if !blockers.is_empty() {
+            return Err(refused(blockers));
+        }
+        self.timed(Phase::Plan, |desk| {
+            let table = PartitionTable::read(disk).map_err(|error| read_failed(&error))?;
+            let place = guest::Place::find(disk, &table)?;
+            let guest = Guest::open(disk, &place)?;
+            let catalog = Catalog::builtin().map_err(|error| {
+                JobError::new(ErrorCode::Internal, format!("the catalogues: {error}"))
+            })?;
+            let preparation = catalog.preparation(guest.inspection.platform(), desk.spec.to);
+            let bundle = bundle(&desk.spec.drivers)?;
+            let options = &desk.spec.options;
+            let plan = plan(&guest.machine(&preparation, options, &bundle, desk.now));
+            let plan = plan.map_err(|error| plan_failed(&error))?;
+            desk.artifacts.changes = Some(plan.changes());
+            match JobError::refused(plan.blockers.iter().map(driver_blocker).collect()) {
+                Some(refused) => Err(refused),
+                None => Ok(Planned {
+                    guest,
+                    preparation,
+                    plan,
+                }),
+            }
+        })
+    }
+
+    fn note(&mut self, found: &Inspection) {
+        self.artifacts.virtual_size_bytes = Some(found.size_bytes);
+        if let [windows] = found.windows.as_slice() {
+            self.artifacts.windows = Some(WindowsSummary::from(windows));
+            self.artifacts.source_platform = windows.source_platform;
+        }
+    }
+
+    fn commit(
+        &mut self,
+        transaction: Transaction<Box<dyn WholeDisk>>,
+        warnings: &mut Vec<String>,
+    ) -> Result<(), JobError> {
+        self.timed(Phase::Commit, |desk| {
+            let committed = transaction
+                .commit(&desk.watch.cancel, &Progress::default())
+                .map_err(|error| commit_failed(&error))?;
+            desk.artifacts.changed_bytes = Some(committed.changed.0);
+            if committed.cancel_came_too_late {
+                warnings.push("the wish to stop came too late: the disk is prepared".into());
+            }
+            if let Some(error) = committed.leftover {
+                let told = JobError::from_chain(ErrorCode::ScratchFailed, &error);
+                warnings.push(format!(
+                    "the disk is complete, but its journal is still there: {told}"
+                ));
+            }
+            Ok(())
+        })
+    }
+}
+
+/// Compares the disk with what it is known to be.
+fn verify(
+    disk: &dyn BlockRead,
+    known: KnownHash,
+    cancel: &Cancel,
+    progress: &Progress,
+) -> Result<ByteCount, JobError> {
+    if let Some(hashed) = known.hashed
+        && hashed > disk.size()
+    {
+        let message = format!("is {hashed}, and the disk has {}", disk.size());
+        return Err(JobError::invalid("hashedBytes", message));
+    }
+    match compare_hash(disk, &known.md5, known.hashed, cancel, progress) {
+        Ok(HashMatch::Covers(covered)) => Ok(covered),
+        Ok(HashMatch::Differs(found)) => {
+            info!(expected = %known.md5, %found, "the disk is another one");
+            let message = format!("Expected hash [{}] does not match provided disk", known.md5);
+            Err(
+                JobError::new(ErrorCode::HashMismatch, message).with_hint(format!(
+                    "the disk has {found}; it is as it was: see that it is the right one, and was \
+                     copied whole"
+                )),
+            )
+        }
+        Err(error) => Err(export_failed(&error)),
+    }
+}
+
+/// The packages of all folders.
+fn bundle(folders: &[PathBuf]) -> Result<Vec<Found>, JobError> {
+    let mut bundle = Vec::new();
+    for folder in folders {
+        let found = packages_in(folder).map_err(|error| {
+            JobError::from_chain(ErrorCode::DriverInvalid, &error).with_hint(
+                "name a folder with driver packages in it; ce-agent drivers list shows them",
+            )
+        })?;
+        bundle.extend(found);
+    }
+    Ok(bundle)
+}
+
+fn refused(blockers: Vec<super::FoundBlocker>) -> JobError {
+    JobError::refused(blockers)
+        .unwrap_or_else(|| JobError::new(ErrorCode::NoWindows, "there is no Windows on the disk"))
+}
+
+/// What shows that the disk does not start by UEFI, unless it does.
+fn not_uefi(found: &Inspection) -> Option<String> {
+    match found.firmware {
+        Some("UEFI") => None,
+        Some(other) => Some(format!(
+            "{} partition table, {other}",
+            found.partition_table
+        )),
+        None => Some(format!(
+            "{} partition table, and no boot files",
+            found.partition_table
+        )),
+    }
+}
