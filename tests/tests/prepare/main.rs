@@ -301,14 +301,11 @@ fn drivers_that_the_target_needs_come_from_a_bundle() -> Result<()> {
     let put_in = fs::read(bundle.join("storage").join("vioscsi.sys"))?;
     ensure!(ntfs_file(&windows, "Windows/System32/drivers/vioscsi.sys")? == put_in);
     let inf = fs::read(bundle.join("storage").join("vioscsi.inf"))?;
-    let published = ["oem0.inf", "oem1.inf", "oem2.inf", "oem3.inf"];
-    let is_there = |name: &&str| {
-        ntfs_file(&windows, &format!("Windows/INF/{name}")).is_ok_and(|content| content == inf)
+    let is_there = |number: u32| {
+        let name = format!("Windows/INF/oem{number}.inf");
+        ntfs_file(&windows, &name).is_ok_and(|content| content == inf)
     };
-    ensure!(
-        published.iter().any(is_there),
-        "no oemN.inf is the package's"
-    );
+    ensure!((0..100).any(is_there), "no oemN.inf is the package's");
     let system = ntfs_file(&windows, "Windows/System32/config/SYSTEM")?;
     for set in ["ControlSet001", "ControlSet002"] {
         let said = hivexsh(
