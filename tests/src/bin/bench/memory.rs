@@ -3,6 +3,9 @@
 //! A hypervisor that takes freed memory back makes the first touch of every page a fault of its own,
 //! of 10 to 15 µs: a program that fills the page cache is then measured by the memory that happened
 //! to be free, and can take five times as long as a minute before.
+//!
+//! What is touched here must not be held against others: a program that is started shares the memory
+//! of its parent until it executes, and the parent's peak counts as its own.
 
 use std::fs;
 
@@ -16,7 +19,19 @@ pub fn back(bytes: u64) -> Result<()> {
         // Not optimised away, as no other access to the page would be.
         std::hint::black_box(page[0].write(1));
     }
-    Ok(())
+    drop(memory);
+    forget_peak()
+}
+
+/// Gives back what this process has no use for, and makes what it still has its peak.
+fn forget_peak() -> Result<()> {
+    // SAFETY: it touches nothing but what the allocator holds as free.
+    #[expect(unsafe_code, reason = "the allocator has no safe interface for this")]
+    unsafe {
+        libc::malloc_trim(0);
+    }
+    let path = "/proc/self/clear_refs";
+    fs::write(path, "5").with_context(|| format!("can't reset the peak memory by {path}"))
 }
 
 /// Bytes that programs can still be given, as the kernel estimates it.
