@@ -50,6 +50,8 @@ pub const MD5SUM: Tool = Tool::new("md5sum", "coreutils");
 pub const VHDIINFO: Tool = Tool::new("vhdiinfo", "libvhdi-utils");
 /// The system's own Python: the one that sees the module of `python3-libvhdi`.
 pub const PYTHON: Tool = Tool::new("/usr/bin/python3", "python3");
+/// `ifind`.
+pub const IFIND: Tool = Tool::new("ifind", "sleuthkit");
 /// `icat`.
 pub const ICAT: Tool = Tool::new("icat", "sleuthkit");
 /// `ntfscat`.

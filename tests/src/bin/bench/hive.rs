@@ -5,7 +5,7 @@ use std::fs::{self, File};
 use std::path::{Path, PathBuf};
 
 use anyhow::{Result, ensure};
-use ce_regf::{FileTime, Hive, RegValue, SecurityDescriptor, Version};
+use ce_regf::{FileTime, Hive, HiveEditor, RegValue, SecurityDescriptor, Version};
 use ce_tests::agent::{Cost, Invocation, ce_agent, drop_from_page_cache};
 use ce_tests::pattern::MIB;
 use ce_tests::tool::{HIVEXSH, text};
@@ -35,16 +35,7 @@ impl LargeHive {
         let now = FileTime::from_ticks(133_000_000_000_000_000);
         let owner = SecurityDescriptor::for_administrators();
         let mut hive = Hive::new_empty(Version::V1_5, &owner, now)?;
-        let mut editor = hive.edit(now)?;
-        let text_of_class = "A class that someone registered, with a description of some length.";
-        for number in 0..KEYS {
-            let key = key_of(number);
-            editor.create_key(&*key)?;
-            editor.set_value(&*key, "", &RegValue::sz(text_of_class))?;
-            editor.set_value(&*key, "Version", &RegValue::dword(number))?;
-            editor.set_value(&*key, "AppID", &RegValue::sz(&format!("{number:032x}")))?;
-            editor.set_value(&*key, "Data", &RegValue::binary(vec![0x5A; 256]))?;
-        }
+        add_keys(&mut hive.edit(now)?, CLASSES, KEYS)?;
         let original = folder.join("SOFTWARE");
         let bytes = hive.save(now)?.bytes.to_vec();
         ensure!(bytes.len() as u64 >= 80 * MIB, "{} bytes", bytes.len());
@@ -53,13 +44,13 @@ impl LargeHive {
         let mut edits = String::from("Windows Registry Editor Version 5.00\r\n");
         let mut script = String::new();
         for number in (0..KEYS).step_by((KEYS / CHANGES) as usize) {
-            let key = key_of(number);
+            let key = key_of(CLASSES, number);
             let value = number + 1;
             write!(edits, "\r\n[{key}]\r\n\"Start\"=dword:{value:08x}\r\n")?;
             // hivexsh replaces all values of a key: the others have to be given again.
             write!(
                 script,
-                "cd \\{key}\nsetval 5\n@\nstring:{text_of_class}\nVersion\ndword:{number:#x}\n\
+                "cd \\{key}\nsetval 5\n@\nstring:{DESCRIPTION}\nVersion\ndword:{number:#x}\n\
                  AppID\nstring:{number:032x}\nData\nhex:3:{}\nStart\ndword:{value:#x}\n",
                 vec!["5a"; 256].join(",")
             )?;
@@ -109,11 +100,24 @@ impl LargeHive {
     }
 }
 
+/// Adds `count` keys below `folder`, with four values each: about 780 bytes a key.
+pub fn add_keys(editor: &mut HiveEditor<'_>, folder: &str, count: u32) -> Result<()> {
+    for number in 0..count {
+        let key = key_of(folder, number);
+        editor.create_key(&*key)?;
+        editor.set_value(&*key, "", &RegValue::sz(DESCRIPTION))?;
+        editor.set_value(&*key, "Version", &RegValue::dword(number))?;
+        editor.set_value(&*key, "AppID", &RegValue::sz(&format!("{number:032x}")))?;
+        editor.set_value(&*key, "Data", &RegValue::binary(vec![0x5A; 256]))?;
+    }
+    Ok(())
+}
+
 fn expect_changed(path: &Path) -> Result<()> {
     let hive = Hive::load(fs::read(path)?)?;
     let root = hive.root()?;
     for number in (0..KEYS).step_by((KEYS / CHANGES) as usize) {
-        let key = root.subkey(&*key_of(number))?;
+        let key = root.subkey(&*key_of(CLASSES, number))?;
         let value = key.map(|key| key.value("Start")).transpose()?.flatten();
         let value = value.map(|value| value.dword()).transpose()?;
         ensure!(value == Some(number + 1), "{number}: {value:?}");
@@ -121,13 +125,16 @@ fn expect_changed(path: &Path) -> Result<()> {
     Ok(())
 }
 
-fn key_of(number: u32) -> String {
+fn key_of(folder: &str, number: u32) -> String {
     format!(
-        r"Classes\CLSID\{{{:04x}}}\{{{number:08x}-0000-0000-c000-000000000046}}",
+        r"{folder}\{{{:04x}}}\{{{number:08x}-0000-0000-c000-000000000046}}",
         number / 256
     )
 }
 
-/// With four values each, about 89 MiB.
+const CLASSES: &str = r"Classes\CLSID";
+const DESCRIPTION: &str = "A class that someone registered, with a description of some length.";
+
+/// About 89 MiB.
 const KEYS: u32 = 120_000;
 const CHANGES: u32 = 1000;

@@ -104,7 +104,8 @@ fn bytes_in_use(chunk: &[u8]) -> u64 {
         .sum()
 }
 
-fn write_directly(folder: &Path, length: u64) -> Result<Duration> {
+/// Writes `length` bytes to a file in `folder`, until they are on the disk, and removes it.
+pub fn write_directly(folder: &Path, length: u64) -> Result<Duration> {
     let path = folder.join("write-limit");
     let file = OpenOptions::new()
         .write(true)
