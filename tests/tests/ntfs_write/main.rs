@@ -1,5 +1,6 @@
 //! NTFS volumes of every geometry, changed by libntfs-3g in its confined process, and held against
-//! a model by readers that share no code with it: ntfsfix, sleuthkit, dissect.ntfs, and ours.
+//! a model by readers that share no code with it: ntfsfix, sleuthkit, dissect.ntfs, the `ntfs` crate,
+//! and ours.
 
 mod confined;
 mod edits;
@@ -7,3 +8,4 @@ mod faults;
 mod kept;
 mod model;
 mod volume;
+mod walk;

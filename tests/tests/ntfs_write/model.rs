@@ -20,18 +20,20 @@ use super::volume::{
     write_file, writer,
 };
 
-type Model = BTreeMap<String, Option<Vec<u8>>>;
+/// Paths and contents, `None` for folders.
+pub type Model = BTreeMap<String, Option<Vec<u8>>>;
 
 /// One random step: what to do, to which of few names, with how much.
 #[derive(Clone, Debug)]
-enum Step {
+pub enum Step {
     Folder(u8),
     File(u8, u8, u32),
     Delete(u8, u8),
     Tree(u8),
 }
 
-fn step() -> impl Strategy<Value = Step> {
+/// Any step.
+pub fn step() -> impl Strategy<Value = Step> {
     let size = prop_oneof![0u32..900, 900u32..10_000, 10_000u32..300_000];
     prop_oneof![
         2 => (0u8..6).prop_map(Step::Folder),
@@ -67,7 +69,7 @@ fn file(number: u8) -> &'static str {
 }
 
 /// The name as it stands in the model, whatever its letters.
-fn stored(model: &Model, path: &str) -> Option<String> {
+pub fn stored(model: &Model, path: &str) -> Option<String> {
     let wanted = path.to_uppercase();
     model
         .keys()
@@ -76,7 +78,7 @@ fn stored(model: &Model, path: &str) -> Option<String> {
 }
 
 /// The edit, if the model says that it can be done; the model is brought up to date.
-fn edit(model: &mut Model, step: &Step, seed: u64) -> Option<VolumeEdit> {
+pub fn edit(model: &mut Model, step: &Step, seed: u64) -> Option<VolumeEdit> {
     match step {
         Step::Folder(number) => {
             let mut made = String::new();

@@ -61,7 +61,7 @@ pub struct FileWrite {
     pub content: Arc<dyn ContentSource>,
     /// Its attributes. `None`: those it has, and `ARCHIVE`.
     pub attributes: Option<FileAttributes>,
-    /// Its times. `None`: now; a file that is there keeps the time of its creation.
+    /// Its times. `None`: now; a file that is there keeps those of its creation and last access.
     pub times: Option<FileTimes>,
     /// Where the right to use a new file comes from.
     pub security: Security,
