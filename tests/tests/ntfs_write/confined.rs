@@ -5,6 +5,7 @@ use std::fs;
 use std::io::{self, Read};
 use std::os::fd::OwnedFd;
 use std::os::unix::net::UnixStream;
+use std::path::Path;
 use std::process::{Command, Stdio};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
@@ -84,7 +85,12 @@ enum AndThen {
 
 /// The processes that the calling thread has started.
 fn children() -> io::Result<Vec<i32>> {
-    let children = fs::read_to_string("/proc/thread-self/children")?;
+    children_of(Path::new("/proc/thread-self"))
+}
+
+/// The processes that a thread has started, by its folder in `/proc`.
+pub fn children_of(thread: &Path) -> io::Result<Vec<i32>> {
+    let children = fs::read_to_string(thread.join("children"))?;
     Ok(children
         .split_whitespace()
         .filter_map(|id| id.parse().ok())

@@ -6,6 +6,7 @@ mod confined;
 mod edits;
 mod faults;
 mod kept;
+mod killed;
 mod model;
 mod volume;
 mod walk;
