@@ -193,7 +193,15 @@ pub fn all_agree(
     disk: &impl BlockRead,
     model: &BTreeMap<String, Option<Vec<u8>>>,
 ) -> Result<BTreeMap<String, Listed>> {
-    let image = volume.save(disk)?;
+    agree_on(&volume.save(disk)?, disk, model)
+}
+
+/// Holds what others read of `image`, and we of `disk`, which is the same, against `model`.
+pub fn agree_on(
+    image: &Image,
+    disk: &impl BlockRead,
+    model: &BTreeMap<String, Option<Vec<u8>>>,
+) -> Result<BTreeMap<String, Listed>> {
     image.is_sound()?;
     let dissected = image.dissected()?;
     let sleuthed = image.sleuthed()?;
