@@ -28,7 +28,7 @@ use ce_disk::units::ByteCount;
 use serde::Serialize;
 use serde_json::json;
 use signal_hook::consts::{SIGINT, SIGTERM};
-use tracing::info;
+use tracing::{error, info};
 
 use crate::cli::{OutputOptions, RecoverArgs};
 use crate::config::state_folder;
@@ -136,6 +136,27 @@ impl fmt::Display for Report {
     }
 }
 
+/// Finishes the commits that an earlier life of the daemon had begun, and says in the log what
+/// became of each. One that can't be finished keeps its journal, and its disk is refused to jobs.
+pub(crate) fn finish_begun(scratch: &Path) {
+    let mut reports = Vec::new();
+    let result = match ScratchFolder::open_existing(scratch) {
+        Ok(folder) => recover_in(folder, None, &Cancel::default(), &mut reports),
+        Err(error) if is_not_there(&error) => Ok(()),
+        Err(error) => Err(folder_failed(&error)),
+    };
+    for report in &reports {
+        info!("{report}");
+    }
+    if let Err(error) = result {
+        error!(code = ?error.code, "a commit that was cut short is not finished: {error}");
+    }
+}
+
+fn is_not_there(error: &ScratchFolderError) -> bool {
+    matches!(error, ScratchFolderError::Io { source, .. } if source.kind() == io::ErrorKind::NotFound)
+}
+
 fn recover(args: &RecoverArgs, reports: &mut Vec<Report>) -> Result<(), JobError> {
     let folder = match &args.scratch {
         Some(path) => path.clone(),
@@ -144,11 +165,7 @@ fn recover(args: &RecoverArgs, reports: &mut Vec<Report>) -> Result<(), JobError
     let scratch = match ScratchFolder::open_existing(&folder) {
         Ok(scratch) => scratch,
         // Where nothing was ever begun there is nothing to finish.
-        Err(ScratchFolderError::Io { source, .. })
-            if source.kind() == io::ErrorKind::NotFound && args.scratch.is_none() =>
-        {
-            return Ok(());
-        }
+        Err(error) if is_not_there(&error) && args.scratch.is_none() => return Ok(()),
         Err(error) => return Err(folder_failed(&error)),
     };
     let cancel = Cancel::default();
@@ -160,11 +177,21 @@ fn recover(args: &RecoverArgs, reports: &mut Vec<Report>) -> Result<(), JobError
                 JobError::new(ErrorCode::Internal, message)
             })?;
     }
+    recover_in(scratch, args.disk.as_deref(), &cancel, reports)
+}
+
+/// Deals with every journal in `scratch`; `disk` is where the disk of the one that is unfinished is.
+fn recover_in(
+    scratch: ScratchFolder,
+    disk: Option<&Path>,
+    cancel: &Cancel,
+    reports: &mut Vec<Report>,
+) -> Result<(), JobError> {
     let recovery = Recovery::open(Arc::new(scratch)).map_err(|error| failed(&error))?;
     let journals = recovery.journals().map_err(|error| failed(&error))?;
     let is_sealed = |journal: &&FoundJournal| matches!(journal.state(), FoundState::Sealed { .. });
     let unfinished = journals.iter().filter(is_sealed).count();
-    if args.disk.is_some() && unfinished > 1 {
+    if disk.is_some() && unfinished > 1 {
         let problem =
             format!("there are {unfinished} unfinished commits, each for a disk of its own");
         return Err(JobError::invalid("--disk", problem));
@@ -172,7 +199,7 @@ fn recover(args: &RecoverArgs, reports: &mut Vec<Report>) -> Result<(), JobError
     // One that can't be finished does not stop the others.
     let mut first = Ok(());
     for journal in &journals {
-        let (report, result) = deal_with(&recovery, journal, args.disk.as_deref(), &cancel);
+        let (report, result) = deal_with(&recovery, journal, disk, cancel);
         info!(journal = %report.journal, found = ?report.found, done = ?report.done, "journal");
         reports.push(report);
         first = first.and(result);

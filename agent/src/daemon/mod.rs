@@ -23,7 +23,7 @@ use crate::cli::DaemonArgs;
 use crate::config::{Config, Options};
 use crate::job::guard_secrets;
 use crate::session::machine::Exit;
-use crate::{service, telemetry};
+use crate::{recover, service, telemetry};
 
 mod engine;
 mod offer;
@@ -60,6 +60,7 @@ pub(crate) fn run(args: &DaemonArgs) -> u8 {
             return FAILED;
         }
     };
+    recover::finish_begun(&config.scratch);
     let power_off = config.power_off_command.clone();
     let ended = runtime.block_on(engine::run(config, logs));
     service::stopping();

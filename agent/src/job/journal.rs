@@ -2,7 +2,7 @@
 //!
 //! ```text
 //! STATE/state-id          made once; another one means that what was accepted is gone
-//! STATE/lock              held while a daemon runs
+//! STATE/daemon.lock       held while a daemon runs
 //! STATE/identity.pem      see `session::identity`
 //! STATE/jobs/NAME.json    a Record
 //! ```
@@ -74,7 +74,7 @@ impl Journal {
             .mode(0o700)
             .create(&jobs)
             .map_err(failed("cannot make", &jobs))?;
-        let path = folder.join("lock");
+        let path = folder.join("daemon.lock");
         let lock = OpenOptions::new()
             .create(true)
             .truncate(false)

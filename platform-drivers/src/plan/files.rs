@@ -350,6 +350,12 @@ const LARGEST_TASK: ByteCount = ByteCount::mib(4);
 /// What a platform leaves behind, or a driver package, has some hundred files.
 const LARGEST_FOLDER: usize = 20_000;
 
+/// Where Windows Installer keeps which products have an upgrade code.
+const UPGRADE_CODES: [&str; 2] = [
+    r"Microsoft\Windows\CurrentVersion\Installer\UpgradeCodes",
+    r"Classes\Installer\UpgradeCodes",
+];
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -397,9 +403,3 @@ mod tests {
         );
     }
 }
-
-/// Where Windows Installer keeps which products have an upgrade code.
-const UPGRADE_CODES: [&str; 2] = [
-    r"Microsoft\Windows\CurrentVersion\Installer\UpgradeCodes",
-    r"Classes\Installer\UpgradeCodes",
-];
