@@ -7,6 +7,7 @@ use std::io::{BufRead, BufReader};
 use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
+use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::thread::sleep;
 use std::time::Duration;
 
@@ -29,6 +30,7 @@ use volume::{Image, agree_on};
 
 #[test]
 fn a_device_is_exported_as_the_file_behind_it_would_be() -> Result<()> {
+    let _turn = turn();
     for sectors in [SectorSize::B512, SectorSize::B4096] {
         let folder = tempfile::tempdir()?;
         let raw = folder.path().join("disk.raw");
@@ -70,6 +72,7 @@ fn a_device_is_exported_as_the_file_behind_it_would_be() -> Result<()> {
 
 #[test]
 fn a_mounted_device_is_refused_and_its_mount_point_named() -> Result<()> {
+    let _turn = turn();
     let folder = tempfile::tempdir()?;
     let raw = folder.path().join("volume.raw");
     File::create(&raw)?.set_len(16 * MIB)?;
@@ -101,6 +104,7 @@ fn a_mounted_device_is_refused_and_its_mount_point_named() -> Result<()> {
 
 #[test]
 fn what_is_committed_to_a_device_is_what_others_read_of_it() -> Result<()> {
+    let _turn = turn();
     for sectors in [SectorSize::B512, SectorSize::B4096] {
         let desk = Desk::new(sectors)?;
         let before = fs::read(&desk.disk.path)?;
@@ -136,6 +140,7 @@ fn what_is_committed_to_a_device_is_what_others_read_of_it() -> Result<()> {
 
 #[test]
 fn a_commit_to_a_device_that_is_killed_is_made_or_not_made_by_recover() -> Result<()> {
+    let _turn = turn();
     let attempts = match std::env::var_os("CE_LONG") {
         Some(_) => 40,
         None => 4,
@@ -183,6 +188,7 @@ fn a_commit_to_a_device_that_is_killed_is_made_or_not_made_by_recover() -> Resul
 
 #[test]
 fn a_device_that_is_being_changed_is_kept_from_everyone_else() -> Result<()> {
+    let _turn = turn();
     let desk = Desk::new(SectorSize::B512)?;
     let device = Device::of(&desk.disk.path, SectorSize::B512)?;
     let disk = open_writable(&device.path, &OpenOptions::default())?;
@@ -203,6 +209,14 @@ fn a_device_that_is_being_changed_is_kept_from_everyone_else() -> Result<()> {
     drop(disk);
     ce_agent(export)?.expect_code(0)?;
     Ok(())
+}
+
+/// Tests take turns: a child that another one has started shares the claims of this process until
+/// it executes, also those that are given up meanwhile.
+fn turn() -> MutexGuard<'static, ()> {
+    static TURN: Mutex<()> = Mutex::new(());
+    // A test that failed in its turn leaves nothing behind.
+    TURN.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 /// When a commit is killed.

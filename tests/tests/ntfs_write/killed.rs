@@ -3,24 +3,22 @@
 use std::collections::BTreeSet;
 use std::fs;
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread::sleep;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, ensure};
-use ce_disk::block::{BlockRead, OpenOptions, WholeDisk, open_writable};
+use ce_disk::block::BlockRead;
 use ce_disk::cancel::Cancel;
 use ce_disk::progress::Progress;
-use ce_disk::scratch::ScratchFolder;
-use ce_disk::transaction::Transaction;
 use ce_disk::volume::ntfs::write::{Applied, NtfsWrite, NtfsWriteError, VolumeEdit, WorkerError};
 use rustix::process::{Pid, Signal, kill_process};
 
 use super::confined::children_of;
 use super::model::Model;
 use super::volume::{
-    USUAL, Volume, all_agree, bytes_of, create_folder, delete, memory, noise, write_file, writer,
+    USUAL, Volume, all_agree, begin, bytes_of, create_folder, delete, memory, noise, write_file,
+    writer,
 };
 
 /// A disk in a file and the folder for what is on its way to it.
@@ -45,16 +43,10 @@ impl Desk {
         })
     }
 
-    fn begin(&self) -> Result<Transaction<Box<dyn WholeDisk>>> {
-        let disk = open_writable(&self.disk, &OpenOptions::default())?;
-        let scratch = Arc::new(ScratchFolder::open(&self.scratch)?);
-        Ok(Transaction::begin(disk, scratch, None)?)
-    }
-
     /// Applies the edits with a worker that is killed so long after it was started, if it is still
     /// there.
     fn apply_and_kill(&self, after: Duration) -> Result<Result<Applied, NtfsWriteError>> {
-        let transaction = self.begin()?;
+        let transaction = begin(&self.disk, &self.scratch)?;
         let thread = rustix::thread::gettid();
         let over = AtomicBool::new(false);
         std::thread::scope(|scope| {
@@ -137,7 +129,9 @@ fn a_worker_that_is_killed_at_any_moment_leaves_an_error_and_nothing_else() -> R
     let before = fs::read(&desk.disk)?;
     let seen = fs::metadata(&desk.disk)?.modified()?;
     let started = Instant::now();
-    writer(desk.begin()?.disk()).apply(&edits())?;
+    let transaction = begin(&desk.disk, &desk.scratch)?;
+    writer(transaction.disk()).apply(&edits())?;
+    drop(transaction);
     let usual = started.elapsed();
     let kills = match std::env::var_os("CE_LONG") {
         Some(_) => 1000,
@@ -172,7 +166,7 @@ fn a_worker_that_is_killed_at_any_moment_leaves_an_error_and_nothing_else() -> R
     // While it starts, while it works on this and that.
     ensure!(killed_while.len() >= 3, "{killed_while:?}");
 
-    let transaction = desk.begin()?;
+    let transaction = begin(&desk.disk, &desk.scratch)?;
     writer(transaction.disk()).apply(&edits())?;
     transaction.commit(&Cancel::default(), &Progress::default())?;
     let after = memory(&fs::read(&desk.disk)?, desk.volume.base.sectors());

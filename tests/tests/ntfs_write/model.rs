@@ -1,14 +1,11 @@
 //! Many edits: random ones against a map, thousands of files, and a disk that they are committed to.
 
 use std::collections::BTreeMap;
-use std::sync::Arc;
 
 use anyhow::Result;
-use ce_disk::block::{BlockRead, OpenOptions, Window, open_writable};
+use ce_disk::block::{BlockRead, Window};
 use ce_disk::cancel::Cancel;
 use ce_disk::progress::Progress;
-use ce_disk::scratch::ScratchFolder;
-use ce_disk::transaction::Transaction;
 use ce_disk::units::{ByteCount, ByteOffset};
 use ce_disk::volume::NtfsVolume;
 use ce_disk::volume::ntfs::write::{NtfsWrite, VolumeEdit};
@@ -16,8 +13,8 @@ use proptest::prelude::*;
 use proptest::test_runner::{Config, TestRunner};
 
 use super::volume::{
-    GEOMETRIES, USUAL, Volume, all_agree, bytes_of, create_folder, delete, delete_tree, noise,
-    write_file, writer,
+    GEOMETRIES, USUAL, Volume, all_agree, begin, bytes_of, create_folder, delete, delete_tree,
+    noise, write_file, writer,
 };
 
 /// Paths and contents, `None` for folders.
@@ -214,16 +211,11 @@ fn edits_are_on_the_disk_after_a_commit_and_not_a_byte_of_them_without_one() -> 
         create_folder("drivers"),
         write_file(r"drivers\disk.sys", &noise(200_000, 1)),
     ];
-    let begin = || -> Result<_> {
-        let disk = open_writable(&path, &OpenOptions::default())?;
-        let scratch = Arc::new(ScratchFolder::open(&scratch)?);
-        Ok(Transaction::begin(disk, scratch, None)?)
-    };
-    let transaction = begin()?;
+    let transaction = begin(&path, &scratch)?;
     writer(transaction.disk()).apply(&edits)?;
     drop(transaction);
     assert!(std::fs::read(&path)? == before);
-    let transaction = begin()?;
+    let transaction = begin(&path, &scratch)?;
     writer(transaction.disk()).apply(&edits)?;
     transaction.commit(&Cancel::default(), &Progress::default())?;
     let after = super::volume::memory(&std::fs::read(&path)?, volume.base.sectors());

@@ -5,9 +5,14 @@ use std::fs::{self, File};
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::sync::Arc;
+use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, ensure};
-use ce_disk::block::{BlockRead, BlockWrite, MemoryDisk, Overlay};
+use ce_disk::block::{
+    BlockRead, BlockWrite, MemoryDisk, OpenOptions, Overlay, WholeDisk, open_writable,
+};
+use ce_disk::scratch::ScratchFolder;
+use ce_disk::transaction::Transaction;
 use ce_disk::units::{ByteCount, ByteOffset, SectorSize, SectorSizes};
 use ce_disk::volume::ntfs::write::{
     ConfinedWriter, FileWrite, Security, ShortNames, VolumeEdit, WORKER_ARGUMENT, WorkerProgram,
@@ -104,6 +109,24 @@ pub fn worker() -> WorkerProgram {
 
 pub fn writer<D: BlockRead + BlockWrite>(disk: D) -> ConfinedWriter<D> {
     ConfinedWriter::new(disk, ShortNames::Create).with_worker(worker())
+}
+
+/// Begins to change the disk in a file, with `scratch` for what is on its way to it.
+pub fn begin(disk: &Path, scratch: &Path) -> Result<Transaction<Box<dyn WholeDisk>>> {
+    let attempt = || -> Result<_> {
+        let disk = open_writable(disk, &OpenOptions::default())?;
+        let scratch = Arc::new(ScratchFolder::open(scratch)?);
+        Ok(Transaction::begin(disk, scratch, None)?)
+    };
+    // A child that another test has started shares the locks of this process until it executes,
+    // also those that are given up meanwhile.
+    let deadline = Instant::now() + Duration::from_secs(5);
+    loop {
+        match attempt() {
+            Err(_) if Instant::now() < deadline => std::thread::sleep(Duration::from_millis(1)),
+            begun => return begun,
+        }
+    }
 }
 
 /// A volume in a file, for others to read.
