@@ -160,7 +160,7 @@ fn a_commit_to_a_device_that_is_killed_is_made_or_not_made_by_recover() -> Resul
         let image = Image {
             path: partition.path.clone(),
         };
-        let is_old = image.dissected()?.is_empty();
+        let is_old = image.sleuthed()?.is_empty();
         let model = match is_old {
             true => BTreeMap::new(),
             false => model,
