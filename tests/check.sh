@@ -28,8 +28,9 @@ check_dependencies() {
 }
 
 check_tests() {
+    # The program under test is built once, and not by every test anew.
     cargo build --quiet --workspace --locked &&
-        cargo test --quiet --workspace --all-targets --no-fail-fast --locked
+        CE_AGENT=$PWD/target/debug/ce-agent cargo test --quiet --workspace --all-targets --no-fail-fast --locked
 }
 
 # Block devices can only be made by root, on a kernel that has loop devices.
@@ -38,7 +39,9 @@ check_devices() {
         echo "no block device can be made here: run this as root, where there is /dev/loop-control"
         return 0
     fi
-    cargo test --quiet --locked -p ce-tests --features device --test device
+    # Of the whole workspace, so that nothing is built again for fewer features.
+    CE_AGENT=$PWD/target/debug/ce-agent cargo test --quiet --locked --workspace \
+        --features ce-tests/device --test device
 }
 
 check_doctests() {
