@@ -1,6 +1,12 @@
 //! "The agent serves jobs of a Connector, whatever happens to the two and to what is between them."
 
 mod daemon_desk;
+#[path = "../../platform-drivers/tests/prepare/guest.rs"]
+#[expect(dead_code, reason = "the rest serves tests in memory")]
+mod guest;
+#[path = "prepare/disk.rs"]
+#[expect(dead_code, reason = "the rest serves the tests of prepare")]
+mod guest_disk;
 #[path = "../../disk-ops/tests/share/mod.rs"]
 #[expect(dead_code, reason = "other tests use the rest of it")]
 mod share;
@@ -11,6 +17,7 @@ use std::thread::sleep;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, ensure};
+use ce_platform::Platform;
 use ce_proto::v1;
 use ce_proto::v1::agent_message::Body as Told;
 use ce_proto::v1::connector_message::Body;
@@ -20,6 +27,7 @@ use ce_proto::v1::job_rejected::Reason;
 use ce_tests::agent::{Running, ce_agent};
 use ce_tests::oracle;
 use ce_tests::pattern::MIB;
+use ce_tests::tool::text;
 use rustix::process::Signal;
 
 use daemon_desk::authority::{Authority, NOW};
@@ -593,19 +601,125 @@ fn an_export_to_a_share_that_a_crash_cut_off_is_told_and_gone_on_with_when_sent_
     let agent = desk.agent()?;
     let (mut session, _) = connector.greeted(SOON)?;
     let finished = session.finished("first")?;
-    if finished.status() == Ended::Failed {
-        let error = finished.error.context("no error")?;
-        ensure!(error.code == "Interrupted", "{error:?}");
-        ensure!(error.hint.contains("send it again"), "{error:?}");
-        session.say_next(start(&job("second")?))?;
-        let finished = session.finished("second")?;
-        ensure!(finished.status() == Ended::Complete, "{finished:?}");
-        let artifacts = finished.artifacts.context("no artifacts")?;
-        ensure!(artifacts.resumed_from_bytes > Some(0), "{artifacts:?}");
-        ensure!(artifacts.md5_hash == Some(oracle::md5_of_file(&desk.disk())?));
-    }
+    ensure!(finished.status() == Ended::Failed, "{finished:?}");
+    let error = finished.error.context("no error")?;
+    ensure!(error.code == "Interrupted", "{error:?}");
+    ensure!(error.hint.contains("send it again"), "{error:?}");
+    session.say_next(start(&job("second")?))?;
+    let finished = session.finished("second")?;
+    ensure!(finished.status() == Ended::Complete, "{finished:?}");
+    let artifacts = finished.artifacts.context("no artifacts")?;
+    ensure!(artifacts.resumed_from_bytes > Some(0), "{artifacts:?}");
+    ensure!(artifacts.md5_hash == Some(oracle::md5_of_file(&desk.disk())?));
     stopped(agent)?;
     Ok(())
+}
+
+#[test]
+fn a_disk_is_prepared_at_the_command_of_the_connector() -> Result<()> {
+    let desk = desk_with_a_guest()?;
+    let connector = Connector::start(&desk.authority)?;
+    desk.configure(&[connector.address.to_string()], "")?;
+    let md5 = oracle::md5_of_file(&desk.disk())?;
+    let agent = desk.agent()?;
+    let (mut session, _) = connector.greeted(SOON)?;
+    session.say_next(start(&preparation(&desk, "p", &md5)))?;
+    let finished = session.finished("p")?;
+    ensure!(finished.status() == Ended::Complete, "{finished:?}");
+    let found = finished.artifacts.context("no artifacts")?;
+    ensure!(found.md5_hash.as_ref() == Some(&md5), "{found:?}");
+    let done = v1::change::Outcome::Done;
+    ensure!(
+        found.changes.iter().any(|change| change.outcome() == done),
+        "{found:?}"
+    );
+    let further: serde_json::Value = serde_json::from_str(&found.further_json)?;
+    ensure!(
+        further["proof"]["failures"] == serde_json::json!([]),
+        "{further}"
+    );
+
+    // It is another disk now.
+    session.say_next(start(&preparation(&desk, "again", &md5)))?;
+    let finished = session.finished("again")?;
+    let error = finished.error.context("no error")?;
+    ensure!(error.code == "HashMismatch", "{error:?}");
+    ensure!(
+        error.message == format!("Expected hash [{md5}] does not match provided disk"),
+        "{error:?}"
+    );
+    stopped(agent)?;
+    Ok(())
+}
+
+#[test]
+fn an_agent_that_is_killed_while_it_prepares_leaves_the_old_disk_or_the_new_one() -> Result<()> {
+    let desk = desk_with_a_guest()?;
+    let old = fs::read(desk.disk())?;
+    let md5 = oracle::md5_of_file(&desk.disk())?;
+    let mut unfinished = 0;
+    for (round, delay) in [30, 150, 300, 500, 700, 1000].into_iter().enumerate() {
+        fs::write(desk.disk(), &old)?;
+        let connector = Connector::start(&desk.authority)?;
+        desk.configure(&[connector.address.to_string()], "")?;
+        let id = format!("p{round}");
+        let agent = desk.agent()?;
+        let (mut session, _) = connector.greeted(SOON)?;
+        session.say_next(start(&preparation(&desk, &id, &md5)))?;
+        session.until(|told| matches!(told, Told::JobAccepted(_)).then_some(()))?;
+        sleep(Duration::from_millis(delay));
+        agent.signal(Signal::KILL)?;
+        agent.finish()?;
+        let agent = desk.agent()?;
+        let (mut session, _) = connector.greeted(SOON)?;
+        let finished = session.finished(&id)?;
+        unfinished += usize::from(finished.status() != Ended::Complete);
+        stopped(agent)?;
+        let journals = fs::read_dir(desk.path("state"))?
+            .filter_map(|entry| entry.ok()?.file_name().into_string().ok())
+            .filter(|name| name.ends_with(".journal"))
+            .count();
+        ensure!(journals == 0, "a journal is left");
+        if fs::read(desk.disk())? != old {
+            let disk = desk.disk();
+            let plan = [
+                "prepare",
+                text(&disk)?,
+                "--platform",
+                "azure",
+                "--plan",
+                "--json",
+            ];
+            let plan = ce_agent(plan)?.expect_code(0)?.job()?;
+            let changes = plan["artifacts"]["changes"].as_array().context("no plan")?;
+            let to_do = changes.iter().filter(|change| change["outcome"] == "done");
+            ensure!(to_do.count() == 0, "only a part was committed");
+        }
+    }
+    ensure!(unfinished > 0, "the agent was never killed in time");
+    Ok(())
+}
+
+/// A desk whose disk has a Windows of vSphere on it, with all that Azure needs.
+fn desk_with_a_guest() -> Result<Desk> {
+    let desk = Desk::new(MIB)?;
+    fs::remove_file(desk.disk())?;
+    let guest = guest::Guest::of(Platform::Vsphere, Platform::Azure);
+    guest_disk::make(&guest, &desk.disk())?;
+    Ok(desk)
+}
+
+fn preparation(desk: &Desk, id: &str, md5: &str) -> v1::StartJob {
+    let mut job = desk.export(id);
+    let disk = job.request.and_then(|request| request.disk);
+    job.request = Some(v1::JobRequest {
+        operation: Some(v1::Operation::Prepare.into()),
+        platform: Some(v1::Platform::Azure.into()),
+        disk,
+        md5_hash: Some(md5.to_owned()),
+        ..Default::default()
+    });
+    job
 }
 
 #[test]
