@@ -429,6 +429,12 @@ impl Request {
     }
 
     fn checked_inspect(&mut self) -> Option<Work> {
+        self.refuse_output("inspect");
+        Some(Work::Inspect)
+    }
+
+    /// Refuses what is said of an image to an operation that writes none.
+    fn refuse_output(&mut self, operation: &str) {
         for field in [
             "outputStorageLocation",
             "outputImageFilename",
@@ -437,10 +443,9 @@ impl Request {
             "freeSpace",
         ] {
             if self.given.contains(&field) {
-                self.problem(field, "has no meaning for `inspect`");
+                self.problem(field, format!("has no meaning for `{operation}`"));
             }
         }
-        Some(Work::Inspect)
     }
 }
 

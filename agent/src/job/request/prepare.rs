@@ -147,17 +147,7 @@ impl Request {
         to: Option<Platform>,
         local: &LocalOverrides,
     ) -> Option<PrepareSpec> {
-        for field in [
-            "outputStorageLocation",
-            "outputImageFilename",
-            "outputFormat",
-            "hashDisk",
-            "freeSpace",
-        ] {
-            if self.given.contains(&field) {
-                self.problem(field, "has no meaning for `prepare`");
-            }
-        }
+        self.refuse_output("prepare");
         if to.is_none() {
             self.problem_if_absent("platform", "say where the disk is to run");
         }
