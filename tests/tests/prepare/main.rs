@@ -8,7 +8,7 @@ mod guest;
 
 use std::fs;
 use std::thread::sleep;
-use std::time::Duration;
+use std::time::Instant;
 
 use anyhow::{Context, Result, ensure};
 use ce_platform::Platform;
@@ -329,7 +329,7 @@ fn a_prepare_that_is_killed_leaves_the_old_disk_or_the_new_one() -> Result<()> {
     let guest = Guest::of(Platform::Xenserver, Platform::Azure);
     let bench = Bench::new(&guest)?;
     let old = bench.bytes()?;
-    let began = std::time::Instant::now();
+    let began = Instant::now();
     bench.prepared(Platform::Azure)?;
     let takes = began.elapsed();
     let (mut before, mut after) = (0, 0);
@@ -372,10 +372,15 @@ fn a_prepare_that_is_killed_leaves_the_old_disk_or_the_new_one() -> Result<()> {
 fn a_prepare_that_is_cancelled_leaves_the_disk_as_it_was() -> Result<()> {
     let bench = Bench::of(Platform::Gcp, Platform::Azure)?;
     let old = bench.bytes()?;
+    let began = Instant::now();
+    bench.prepared(Platform::Azure)?;
+    let takes = began.elapsed();
+    fs::write(&bench.disk, &old)?;
     let mut cancelled = 0;
-    for delay in [0, 5, 20, 60, 120, 200] {
+    for part in 0..10 {
         let running = bench.prepare(Platform::Azure)?.start()?;
-        sleep(Duration::from_millis(delay));
+        let delay = takes * part / 10;
+        sleep(delay);
         running.signal(Signal::INT)?;
         let run = running.finish()?;
         match run.status.code() {
@@ -383,11 +388,11 @@ fn a_prepare_that_is_cancelled_leaves_the_disk_as_it_was() -> Result<()> {
                 cancelled += 1;
                 ensure!(
                     bench.bytes()? == old,
-                    "cancelled after {delay} ms, and changed"
+                    "cancelled after {delay:?}, and changed"
                 );
             }
             // Before it could hear it, or too late.
-            None => ensure!(bench.bytes()? == old, "ended after {delay} ms, and changed"),
+            None => ensure!(bench.bytes()? == old, "ended after {delay:?}, and changed"),
             Some(0) => fs::write(&bench.disk, &old)?,
             other => anyhow::bail!("{other:?}: {}{}", run.stdout, run.stderr),
         }
