@@ -65,15 +65,6 @@ impl Contender {
         }
     }
 
-    /// How many bytes of source and image it leaves in the page cache.
-    pub fn cached(self, disk: &Disk) -> u64 {
-        match self {
-            Self::AgentHashed | Self::Agent | Self::QemuDirect => 0,
-            Self::QemuDirectThenMd5 | Self::QemuDirectBesideMd5 => disk.size,
-            Self::QemuThenMd5 | Self::Qemu => 2 * disk.size,
-        }
-    }
-
     /// Runs it until its image is on the disk.
     pub fn run(self, disk: &Disk, image: &Path) -> Result<Cost> {
         let source = text(&disk.path)?;

@@ -75,7 +75,7 @@ impl LargeHive {
     /// Lets both change a copy, and checks that both did.
     pub fn round(&self) -> Result<HiveRound> {
         let copy = self.copy("agent")?;
-        memory::back(2 * self.size()?)?;
+        memory::fill(&self.folder)?;
         let agent = ce_agent(["hive", "import", text(&copy)?, text(&self.edits)?])?
             .expect_code(0)?
             .cost;
@@ -83,7 +83,7 @@ impl LargeHive {
         expect_changed(&copy)?;
 
         let copy = self.copy("hivexsh")?;
-        memory::back(2 * self.size()?)?;
+        memory::fill(&self.folder)?;
         let script = ["-w", "-f", text(&self.script)?, text(&copy)?];
         let hivexsh = Invocation::new(HIVEXSH.path()?, script)
             .expect_code(0)?

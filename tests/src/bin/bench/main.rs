@@ -13,8 +13,7 @@
 //!
 //! Rounds are interleaved: every contender and every limit runs once before any runs again, so a
 //! slow minute of the machine slows all. Before each run source and image leave the page cache, and
-//! the machine is made to [have](memory) the memory that the run caches files in. A run has ended
-//! when its image is on the disk.
+//! what they leave free is [filled](memory). A run has ended when its image is on the disk.
 
 mod contenders;
 mod hive;
@@ -154,7 +153,7 @@ fn export_with_everyone(disk: &Disk, folder: &Path, result: &mut DiskResult) -> 
     for contender in Contender::ALL {
         let image = folder.join("image.vhdx");
         drop_from_page_cache(&disk.path)?;
-        memory::back(contender.cached(disk))?;
+        memory::fill(folder)?;
         let cost = contender
             .run(disk, &image)
             .with_context(|| format!("{} on {}", contender.name(), disk.path.display()))?;

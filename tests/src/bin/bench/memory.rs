@@ -1,37 +1,28 @@
 //! Memory that costs the same for everyone.
 //!
-//! A hypervisor that takes freed memory back makes the first touch of every page a fault of its own,
-//! of 10 to 15 µs: a program that fills the page cache is then measured by the memory that happened
-//! to be free, and can take five times as long as a minute before.
-//!
-//! What is touched here must not be held against others: a program that is started shares the memory
-//! of its parent until it executes, and the parent's peak counts as its own.
+//! A hypervisor that takes freed memory back makes the next touch of every page a fault of its own, of
+//! 10 to 15 µs: who fills the page cache is then measured by the memory that happened to be free, and
+//! can take five times as long as a minute before. So no memory is left free: the page cache is full of
+//! a file that nobody needs, as it is of something on every machine that has been up for a while, and
+//! a run gets its pages from there.
 
-use std::fs;
+use std::fs::{self, File};
+use std::io::{self, BufReader};
+use std::path::Path;
 
 use anyhow::{Context, Result};
 
-/// Touches `bytes` of memory, half of what is available at the most, and frees them again.
-pub fn back(bytes: u64) -> Result<()> {
-    let length = usize::try_from(bytes.min(available()? / 2))?;
-    let mut memory: Vec<u8> = Vec::with_capacity(length);
-    for page in memory.spare_capacity_mut().chunks_mut(PAGE) {
-        // Not optimised away, as no other access to the page would be.
-        std::hint::black_box(page[0].write(1));
+/// Fills the page cache with a sparse file in `folder`, which is made when there is none.
+pub fn fill(folder: &Path) -> Result<()> {
+    let path = folder.join("filler");
+    if !path.exists() {
+        let length = available()?.saturating_sub(LEFT_FREE).min(MOST);
+        File::create(&path)?.set_len(length)?;
     }
-    drop(memory);
-    forget_peak()
-}
-
-/// Gives back what this process has no use for, and makes what it still has its peak.
-fn forget_peak() -> Result<()> {
-    // SAFETY: it touches nothing but what the allocator holds as free.
-    #[expect(unsafe_code, reason = "the allocator has no safe interface for this")]
-    unsafe {
-        libc::malloc_trim(0);
-    }
-    let path = "/proc/self/clear_refs";
-    fs::write(path, "5").with_context(|| format!("can't reset the peak memory by {path}"))
+    let mut filler = BufReader::with_capacity(BUFFER, File::open(&path)?);
+    io::copy(&mut filler, &mut io::sink())
+        .with_context(|| format!("can't read {}", path.display()))?;
+    Ok(())
 }
 
 /// Bytes that programs can still be given, as the kernel estimates it.
@@ -43,4 +34,8 @@ fn available() -> Result<u64> {
     Ok(kibibytes * 1024)
 }
 
-const PAGE: usize = 4096;
+/// What the programs that are measured need for themselves, and more.
+const LEFT_FREE: u64 = 512 << 20;
+/// Far more than any run caches; what is more takes minutes to fill.
+const MOST: u64 = 64 << 30;
+const BUFFER: usize = 1 << 20;

@@ -392,10 +392,9 @@ fn mib(bytes: u64) -> f64 {
 
 const EXPLANATION: &str = "\
 Every contender and every limit ran once before any ran again. Source and image were taken out of \
-the page cache before each run, memory for what it caches was touched and freed (a hypervisor \
-takes it back meanwhile, and a first touch is then slow), and a run ended when its image was on the \
-disk (fsync). \"Direct\" \
-is `qemu-img convert -T none -t none -W -m 16`, which bypasses the page cache on both sides; \
+the page cache before each run, the rest of the page cache was filled with a file that nobody needs \
+(no run meets memory that a hypervisor has to give first), and a run ended when its image was on the \
+disk (fsync). \"Direct\" is `qemu-img convert -T none -t none -W -m 16`, which bypasses the page cache on both sides; \
 \"default\" has no such flags. With a hash, the limit is the largest of the three limits below the \
 line; without one, of reading and writing. Memory of things that run at the same time is added up. \
 For a share, the limit is the larger of MD5 and what `smbclient put` takes for the same image.";

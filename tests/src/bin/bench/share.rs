@@ -49,6 +49,7 @@ impl ShareRound {
 pub struct Share {
     /// How the report names it.
     pub name: &'static str,
+    folder: PathBuf,
     server: Server,
     agent_options: &'static [&'static str],
     smbclient_options: &'static [&'static str],
@@ -65,6 +66,7 @@ impl Share {
         Ok([
             Self {
                 name: "signed",
+                folder: folder.to_owned(),
                 agent_options: &["--smb-encryption", "if-demanded"],
                 smbclient_options: &["--client-protection=sign"],
                 credentials: write_credentials(folder, "signed.json", signed.user())?,
@@ -72,6 +74,7 @@ impl Share {
             },
             Self {
                 name: "encrypted",
+                folder: folder.to_owned(),
                 agent_options: &[],
                 smbclient_options: &["--client-protection=encrypt"],
                 credentials: write_credentials(folder, "encrypted.json", encrypted.user())?,
@@ -83,7 +86,7 @@ impl Share {
     /// Runs everyone once. `image` is what an export of `disk` writes.
     pub fn round(&self, disk: &Disk, image: &Path, md5_rate: f64) -> Result<ShareRound> {
         drop_from_page_cache(&disk.path)?;
-        memory::back(disk.size)?;
+        memory::fill(&self.folder)?;
         let url = self.server.url("share/agent.vhdx");
         let export = [
             "export",
@@ -102,7 +105,7 @@ impl Share {
         self.take_back("agent.vhdx", image)?;
 
         drop_from_page_cache(image)?;
-        memory::back(2 * disk.size)?;
+        memory::fill(&self.folder)?;
         let put = format!("put {} smbclient.vhdx", text(image)?);
         let port = self.server.port().to_string();
         let user = format!("{}%{PASSWORD}", self.server.user());
@@ -125,7 +128,7 @@ impl Share {
         self.take_back("smbclient.vhdx", image)?;
 
         drop_from_page_cache(image)?;
-        memory::back(2 * disk.size)?;
+        memory::fill(&self.folder)?;
         let loopback = copy_over_loopback(image, &self.server.folder().join("loopback"))?;
         self.take_back("loopback", image)?;
         Ok(ShareRound {

@@ -80,12 +80,12 @@ impl LargeWindows {
     /// Runs everyone once.
     pub fn round(&self) -> Result<WindowsRound> {
         drop_from_page_cache(&self.disk)?;
-        memory::back(256 * MIB)?;
+        memory::fill(&self.folder)?;
         let inspect = ce_agent(["inspect", text(&self.disk)?])?
             .expect_code(0)?
             .cost;
         drop_from_page_cache(&self.disk)?;
-        memory::back(256 * MIB)?;
+        memory::fill(&self.folder)?;
         let by_hand = self.look_by_hand()?;
 
         let copy = self.copy()?;
@@ -135,7 +135,7 @@ impl LargeWindows {
         CP.run(["--sparse=auto", text(&self.disk)?, text(&copy)?])?;
         drop_from_page_cache(&copy)?;
         drop_from_page_cache(&self.disk)?;
-        memory::back(1024 * MIB)?;
+        memory::fill(&self.folder)?;
         Ok(copy)
     }
 
