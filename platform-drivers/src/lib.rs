@@ -15,6 +15,8 @@
 //!                                         apply       hives and files to write, in memory
 //!                                           |
 //!                                         proof       read back by others: does it boot there
+//!                                           |
+//!                                         streaming   can Citrix Provisioning stream it
 //! ```
 #![forbid(unsafe_code)]
 
@@ -30,6 +32,7 @@ pub mod plan;
 pub mod platform;
 pub mod preflight;
 pub mod proof;
+pub mod streaming;
 
 pub use catalog::{Catalog, CatalogError};
 pub use platform::{Platform, UnknownPlatform};

@@ -39,6 +39,9 @@ impl BlockSize {
     /// a 2 TiB disk still takes no more than 9 MiB.
     pub const DEFAULT: Self = Self(2 << 20);
 
+    /// 32 MiB, as Citrix Provisioning makes its own disks.
+    pub const PROVISIONING: Self = Self(32 << 20);
+
     /// The block size of `bytes` bytes, if the format has it.
     pub const fn from_bytes(bytes: u32) -> Option<Self> {
         if bytes.is_power_of_two() && bytes >= 1 << 20 && bytes <= 256 << 20 {

@@ -104,6 +104,15 @@ pub fn machine_of(bytes: &[u8]) -> Option<u16> {
     u16_at(bytes, coff_header(bytes)?)
 }
 
+/// The machine that drivers of a Windows are for whose `PROCESSOR_ARCHITECTURE` was read as this.
+pub fn machine_for(architecture: Option<&str>) -> u16 {
+    match architecture {
+        Some("x86") => MACHINE_X86,
+        Some("arm64") => MACHINE_ARM64,
+        _ => MACHINE_AMD64,
+    }
+}
+
 /// Where the COFF header begins, behind the signature.
 fn coff_header(bytes: &[u8]) -> Option<usize> {
     if !bytes.starts_with(b"MZ") {

@@ -278,11 +278,7 @@ impl Chains<'_> {
             return Ok(());
         };
         chain.link("file", true, path.to_string());
-        let expected = match self.subject.inspection.version.architecture.as_deref() {
-            Some("x86") => pe::MACHINE_X86,
-            Some("arm64") => pe::MACHINE_ARM64,
-            _ => pe::MACHINE_AMD64,
-        };
+        let expected = pe::machine_for(self.subject.inspection.version.architecture.as_deref());
         let machine = pe::machine_of(&content);
         let found = match machine {
             Some(machine) => format!("{machine:#06x}"),

@@ -159,6 +159,25 @@ impl Proof {
         self.failures.is_empty()
     }
 
+    /// Whether one of the devices of this role that the target shows has a driver.
+    pub fn has_driver(&self, preparation: &Preparation<'_>, role: DeviceRole) -> bool {
+        let items = preparation.target.iter();
+        let mut steps = items.flat_map(|item| &item.steps);
+        steps.any(|step| match &step.action {
+            Action::Device(device) if device.role == role => {
+                let mut chains = self.devices.iter();
+                chains.any(|chain| chain.subject == device.title.as_str() && chain.holds())
+            }
+            _ => false,
+        })
+    }
+
+    /// What is wrong between the firmware and the loader.
+    pub fn boot_failures(&self) -> impl Iterator<Item = String> {
+        let required = self.boot.iter().filter(|chain| !chain.is_optional);
+        required.filter_map(Chain::broken)
+    }
+
     fn read(subject: &Subject<'_>) -> Result<Self, Unreadable> {
         let hive = |name: &str| -> Result<Option<Vec<u8>>, Unreadable> {
             let path = subject.folder.join(&format!(r"System32\config\{name}"));
@@ -207,28 +226,16 @@ impl Proof {
 
 /// Of the storage controllers, and of the network adapters, one has to have a driver.
 fn without_any(subject: &Subject<'_>, proof: &Proof) -> Vec<String> {
-    let mut failures = Vec::new();
-    for (role, kind) in [
+    let roles = [
         (DeviceRole::Storage, "storage controller"),
         (DeviceRole::Network, "network adapter"),
-    ] {
-        let items = subject.preparation.target.iter();
-        let mut devices =
-            items
-                .flat_map(|item| &item.steps)
-                .filter_map(|step| match &step.action {
-                    Action::Device(device) if device.role == role => Some(device.title.as_str()),
-                    _ => None,
-                });
-        let holds = |title: &str| {
-            let mut chains = proof.devices.iter();
-            chains.any(|chain| chain.subject == title && chain.holds())
-        };
-        if !devices.any(holds) {
-            failures.push(format!("no {kind} of the target has a driver"));
-        }
-    }
-    failures
+    ];
+    let without = roles
+        .into_iter()
+        .filter(|(role, _)| !proof.has_driver(subject.preparation, *role));
+    without
+        .map(|(_, kind)| format!("no {kind} of the target has a driver"))
+        .collect()
 }
 
 fn read_if_there(
