@@ -79,6 +79,8 @@ pub enum JobCommand {
     Inspect(InspectArgs),
     /// Make the Windows on the disk fit for another platform, all or nothing
     Prepare(PrepareArgs),
+    /// Write a prepared disk as an image that Citrix Provisioning streams
+    Publish(PublishArgs),
     /// Run a job as the orchestrator words it
     Run(RunArgs),
 }
@@ -149,6 +151,40 @@ pub struct ExportArgs {
     /// Size of a VHDX payload block, a power of two from 1M to 256M; PVS likes 32M [default: 2M]
     #[arg(long, value_name = "SIZE", value_parser = block_size)]
     pub block_size: Option<BlockSize>,
+
+    /// What becomes of images.
+    #[command(flatten)]
+    pub image: ImageArgs,
+
+    /// How a share is reached.
+    #[command(flatten)]
+    pub smb: SmbArgs,
+}
+
+/// `publish`.
+#[derive(Args, Debug)]
+pub struct PublishArgs {
+    /// What to read.
+    #[command(flatten)]
+    pub disk: DiskArgs,
+
+    /// Where to write the image, NAME.vhdx: a path, or smb://host/share/folder/NAME.vhdx in the store
+    /// of Provisioning
+    #[arg(long, value_name = "DEST")]
+    pub to: String,
+
+    /// Where the disk is streamed: azure, gcp, vsphere or xenserver [default: the platform whose tools
+    /// are in it]
+    #[arg(long, value_name = "PLATFORM")]
+    pub platform: Option<Platform>,
+
+    /// Compute the MD5 of the disk while it is read
+    #[arg(long)]
+    pub hash: bool,
+
+    /// What becomes of the free space of NTFS volumes
+    #[arg(long, value_enum, default_value_t = FreeSpace::Copy)]
+    pub free_space: FreeSpace,
 
     /// What becomes of images.
     #[command(flatten)]

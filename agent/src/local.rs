@@ -10,21 +10,21 @@ use std::{env, fs};
 
 use ce_disk::export::ImageFormat;
 use ce_disk::sink::smb::SmbLocation;
-use ce_disk::units::ByteCount;
+use ce_disk::units::{BlockSize, ByteCount};
 use ce_platform::plan::JobOptions;
 use signal_hook::consts::{SIGINT, SIGTERM};
 use zeroize::Zeroizing;
 
 use crate::cli::{
-    DiskArgs, ExportArgs, Format, FreeSpace, JobCommand, OutputOptions, PrepareArgs, RunArgs,
-    SmbArgs,
+    DiskArgs, ExportArgs, Format, FreeSpace, JobCommand, OutputOptions, PrepareArgs, PublishArgs,
+    RunArgs, SmbArgs,
 };
 use crate::config::state_folder;
 use crate::console::Console;
 use crate::job::{
     Destination, DiskSpec, ErrorCode, ExportSpec, Job, JobError, JobSpec, KnownHash,
-    LocalOverrides, PrepareSpec, Reach, Request, ShareAccess, Status, Watch, Work, execute,
-    guard_secrets, read_options,
+    LocalOverrides, PrepareSpec, PublishSpec, Reach, Request, ShareAccess, Status, Watch, Work,
+    execute, guard_secrets, read_options,
 };
 
 /// Runs the job that a command asks for and returns the exit code.
@@ -50,6 +50,10 @@ fn worded(command: &JobCommand) -> Result<JobSpec, JobError> {
             disk_spec(&args.disk),
             Work::Prepare(prepare_spec(args)?),
         )),
+        JobCommand::Publish(args) => Ok(JobSpec::local(
+            disk_spec(&args.disk),
+            Work::Publish(publish_spec(args)?),
+        )),
         JobCommand::Run(args) => requested(args),
     }
 }
@@ -60,6 +64,7 @@ fn operation_of(command: &JobCommand) -> &'static str {
         JobCommand::Hash(_) => "hash",
         JobCommand::Inspect(_) => "inspect",
         JobCommand::Prepare(_) => "prepare",
+        JobCommand::Publish(_) => "publish",
         JobCommand::Run(_) => "run",
     }
 }
@@ -85,7 +90,7 @@ fn export_spec(args: &ExportArgs) -> Result<ExportSpec, JobError> {
         }
     };
     Ok(ExportSpec {
-        destination: destination(args)?,
+        destination: destination(&args.to, &args.smb)?,
         format,
         hash: args.hash,
         skip_free_space: args.free_space == FreeSpace::Skip,
@@ -94,6 +99,26 @@ fn export_spec(args: &ExportArgs) -> Result<ExportSpec, JobError> {
         keep_partial: args.image.resume,
         verify: args.image.verify,
         checkpoint_every: args.image.checkpoint_every,
+    })
+}
+
+fn publish_spec(args: &PublishArgs) -> Result<PublishSpec, JobError> {
+    let destination = destination(&args.to, &args.smb)?;
+    destination.expect_published_name("--to")?;
+    let image = ExportSpec {
+        destination,
+        format: ImageFormat::Vhdx(BlockSize::PROVISIONING),
+        hash: args.hash,
+        skip_free_space: args.free_space == FreeSpace::Skip,
+        overwrite: args.image.overwrite,
+        resume: args.image.resume,
+        keep_partial: args.image.resume,
+        verify: args.image.verify,
+        checkpoint_every: args.image.checkpoint_every,
+    };
+    Ok(PublishSpec {
+        image,
+        platform: args.platform,
     })
 }
 
@@ -136,18 +161,18 @@ fn read_text(file: &Path, limit: usize) -> Result<String, JobError> {
     }
 }
 
-fn destination(args: &ExportArgs) -> Result<Destination, JobError> {
-    if Destination::is_share(&args.to) {
-        let location = SmbLocation::parse(&args.to);
+fn destination(to: &str, smb: &SmbArgs) -> Result<Destination, JobError> {
+    if Destination::is_share(to) {
+        let location = SmbLocation::parse(to);
         let location = location.map_err(|error| JobError::invalid("--to", error))?;
-        let share = access(&args.smb, Vec::new()).share(location, None)?;
+        let share = access(smb, Vec::new()).share(location, None)?;
         return Ok(Destination::Share(Box::new(share)));
     }
-    if let Some((scheme, _)) = args.to.split_once("://") {
+    if let Some((scheme, _)) = to.split_once("://") {
         let problem = format!("this version of ce-agent cannot write to `{scheme}://`");
         return Err(JobError::invalid("--to", problem));
     }
-    Ok(Destination::File(PathBuf::from(&args.to)))
+    Ok(Destination::File(PathBuf::from(to)))
 }
 
 fn access(args: &SmbArgs, named_credentials: Vec<(String, PathBuf)>) -> ShareAccess {

@@ -7,7 +7,7 @@ use ce_disk::sink::smb::{
     SmbCredentials, SmbLocation, SmbSecurity, SmbTimeouts, forbid_core_dumps,
 };
 
-use super::{ErrorCode, JobError};
+use super::{ErrorCode, JobError, file_name};
 
 /// Where an image is written.
 #[derive(Clone, Debug)]
@@ -58,6 +58,37 @@ impl Destination {
         match self {
             Self::File(path) => Some(path),
             Self::Share(_) => None,
+        }
+    }
+}
+
+impl Destination {
+    /// The name of the image, without extension.
+    pub(super) fn image_name(&self) -> Option<String> {
+        let path = self.file();
+        Some(path.file_stem()?.to_string_lossy().into_owned())
+    }
+
+    /// Refuses a name that Provisioning does not take.
+    pub(crate) fn expect_published_name(&self, field: &str) -> Result<(), JobError> {
+        let file = self.file();
+        let extension = file
+            .extension()
+            .map(|extension| extension.to_string_lossy());
+        if !extension.is_some_and(|extension| extension.eq_ignore_ascii_case("vhdx")) {
+            return Err(JobError::invalid(
+                field,
+                "the image is a VHDX: name it NAME.vhdx",
+            ));
+        }
+        let name = self.image_name().unwrap_or_default();
+        file_name::check_published(&name).map_err(|problem| JobError::invalid(field, problem))
+    }
+
+    fn file(&self) -> PathBuf {
+        match self {
+            Self::File(path) => path.clone(),
+            Self::Share(share) => PathBuf::from(share.location.to_string()),
         }
     }
 }

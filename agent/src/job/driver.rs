@@ -7,7 +7,7 @@ use std::thread;
 
 use tracing::warn;
 
-use super::{ErrorCode, Job, JobError, JobSpec, Watch, Work, execute};
+use super::{ErrorCode, Job, JobError, JobSpec, Watch, execute};
 
 /// Runs a job on a thread of its own, and hands what came of it to `done`. The job is watched and
 /// stopped by `watch`.
@@ -44,18 +44,18 @@ fn execute_anew_if_refused(spec: &JobSpec, watch: &Watch) -> Job {
     let job = execute(spec, watch);
     let refused = job.error.as_ref();
     let refused = refused.filter(|error| error.code == ErrorCode::ResumeRefused);
-    let (Some(error), Work::Export(export)) = (refused, &spec.work) else {
+    let (Some(error), Some(image)) = (refused, spec.work.image()) else {
         return job;
     };
-    if !export.resume || watch.cancel.is_requested() {
+    if !image.resume || watch.cancel.is_requested() {
         return job;
     }
     warn!(job = %spec.id, "the export is begun anew: {error}");
     let mut anew = spec.clone();
     anew.warnings
         .push(format!("the export was begun anew: {error}"));
-    if let Work::Export(export) = &mut anew.work {
-        export.resume = false;
+    if let Some(image) = anew.work.image_mut() {
+        image.resume = false;
     }
     execute(&anew, watch)
 }

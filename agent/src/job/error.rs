@@ -156,6 +156,8 @@ pub enum ErrorCode {
     NoSpaceOnVolume,
     /// There is no installation of Windows on the disk.
     NoWindows,
+    /// Citrix Provisioning could not stream the disk.
+    NotStreamable,
     /// The target starts by UEFI, and the disk does not.
     NotUefi,
     /// An NTFS volume is marked as dirty, its log is not clean, or it is damaged.
@@ -215,6 +217,7 @@ impl ErrorCode {
             | Self::MultipleWindows
             | Self::NoSpaceOnVolume
             | Self::NoWindows
+            | Self::NotStreamable
             | Self::NotUefi
             | Self::NtfsDirty
             | Self::PendingReboot

@@ -15,8 +15,9 @@ use super::export::export_disk;
 use super::failure::{export_failed, open_failed};
 use super::inspect::inspect_disk;
 use super::prepare::prepare_disk;
+use super::publish::publish_disk;
 use super::spec::{DiskSpec, JobSpec, Work};
-use super::{Artifacts, ErrorCode, Job, JobError, Status, WindowsSummary, diagnostics};
+use super::{Artifacts, ErrorCode, Job, JobError, Status, diagnostics};
 
 /// What others see of a job while it runs, and how they stop it.
 #[derive(Debug, Default)]
@@ -103,7 +104,7 @@ impl Watch {
         let total = self.total().unwrap_or_default();
         let done = self.progress.done().0.min(total.0);
         match work {
-            Work::Export(export) if export.verify => {
+            work if work.image().is_some_and(|image| image.verify) => {
                 let verified = self.verified.get().map_or(0, |verified| verified.done().0);
                 let both = ByteCount(done + verified.min(total.0));
                 percent(both, ByteCount(total.0 * 2))
@@ -185,6 +186,9 @@ fn work(
         Work::Export(export) => {
             export_disk(spec, disk.as_ref(), export, watch, artifacts, warnings)?;
         }
+        Work::Publish(publish) => {
+            publish_disk(spec, disk.as_ref(), publish, watch, artifacts, warnings)?;
+        }
         // Done above: one needs no disk, the other opens it in its own way.
         Work::Diagnostics(_) | Work::Prepare(_) => {}
         Work::Hash => {
@@ -196,13 +200,8 @@ fn work(
         }
         Work::Inspect => {
             let inspection = inspect_disk(disk.as_ref(), &spec.disk.path)?;
-            artifacts.windows = inspection.windows.first().map(WindowsSummary::from);
-            artifacts.source_platform = match inspection.windows.as_slice() {
-                [only] => only.source_platform,
-                _ => None,
-            };
+            artifacts.found(&inspection);
             artifacts.disk = Some(inspection);
-            artifacts.virtual_size_bytes = Some(disk.size().0);
         }
     }
     artifacts.took(spec.work.operation(), started.elapsed());

@@ -26,6 +26,24 @@ pub(super) fn check(name: &str) -> Result<(), String> {
     Ok(())
 }
 
+/// Checks the name of an image that Provisioning is to know. Says what is wrong with it.
+pub(super) fn check_published(name: &str) -> Result<(), String> {
+    check(name)?;
+    let shown = name.escape_debug();
+    if !name.is_ascii() {
+        return Err(format!("`{shown}`: Provisioning takes ASCII letters only"));
+    }
+    match name.len() {
+        0..=LONGEST_PUBLISHED => Ok(()),
+        length => Err(format!(
+            "`{shown}` has {length} letters; Provisioning takes {LONGEST_PUBLISHED} at most"
+        )),
+    }
+}
+
+/// The longest DiskLocatorName that Provisioning takes.
+const LONGEST_PUBLISHED: usize = 52;
+
 /// NTFS and SMB allow 255 UTF-16 units; `.vhdx.partial.state.new` must fit behind.
 const LONGEST_NAME: usize = 255 - ".vhdx.partial.state.new".len();
 
@@ -45,6 +63,14 @@ mod tests {
             "a%41",
         ] {
             assert_eq!(check(name), Ok(()), "{name}");
+        }
+    }
+
+    #[test]
+    fn provisioning_takes_short_ascii_names() {
+        assert_eq!(check_published(&"x".repeat(52)), Ok(()));
+        for name in ["Büro", "a/b", "x.vhdx", &"x".repeat(53)] {
+            assert!(check_published(name).is_err(), "{name:?} was accepted");
         }
     }
 

@@ -11,7 +11,7 @@ use std::time::Duration;
 use ce_disk::discover::DiskSelector as Selector;
 use ce_disk::export::ImageFormat;
 use ce_disk::sink::smb::{SmbCredentials, SmbDialect, SmbEncryption, SmbLocation};
-use ce_disk::units::ByteCount;
+use ce_disk::units::{BlockSize, ByteCount};
 use ce_platform::Platform;
 use serde::Deserialize;
 use serde::de::DeserializeOwned;
@@ -20,7 +20,7 @@ use uuid::Uuid;
 
 use super::destination::{Destination, ShareAccess, read_credentials};
 use super::selection::{Reach, check_folder, check_smb_host, disk_at, find_disk};
-use super::spec::{DiskSpec, ExportSpec, JobSpec, Work};
+use super::spec::{DiskSpec, ExportSpec, JobSpec, PublishSpec, Work};
 use super::{ErrorCode, JobError, file_name};
 
 mod prepare;
@@ -179,20 +179,25 @@ impl Request {
             Some("diagnostics") => self.checked_diagnostics(&local),
             Some("inspect") => self.checked_inspect(),
             Some("prepare") => self.checked_prepare(platform, &local).map(Work::Prepare),
-            Some(known @ ("publish" | "prepareAndPublish" | "convertToUefi")) => {
+            Some("publish") => self.checked_publish(platform, &local).map(Work::Publish),
+            Some(known @ ("prepareAndPublish" | "convertToUefi")) => {
                 let problem = format!("this version of ce-agent cannot do `{known}`");
                 self.problem("operation", problem);
                 None
             }
             Some(other) => {
-                let problem =
-                    format!("`{other}` is no operation; `export`, `inspect` and `prepare` are");
+                let problem = format!(
+                    "`{other}` is no operation; `export`, `inspect`, `prepare` and `publish` are"
+                );
                 self.problem("operation", problem);
                 None
             }
             None => {
                 if !self.given.contains(&"operation") {
-                    self.problem("operation", "missing; say `export`, `inspect` or `prepare`");
+                    self.problem(
+                        "operation",
+                        "missing; say `export`, `inspect`, `prepare` or `publish`",
+                    );
                 }
                 None
             }
@@ -299,6 +304,29 @@ impl Request {
             verify: local.verify,
             checkpoint_every: local.checkpoint_every,
         })
+    }
+
+    fn checked_publish(
+        &mut self,
+        platform: Option<Platform>,
+        local: &LocalOverrides,
+    ) -> Option<PublishSpec> {
+        if matches!(self.output_format, Some(OutputFormat::Vhd)) {
+            self.problem(
+                "outputFormat",
+                "Provisioning streams VHDX to machines with UEFI",
+            );
+        }
+        let name = self.output_image_filename.clone();
+        let image = self.checked_export(local)?;
+        if let Err(problem) = file_name::check_published(&name?) {
+            self.problem("outputImageFilename", problem);
+        }
+        let image = ExportSpec {
+            format: ImageFormat::Vhdx(BlockSize::PROVISIONING),
+            ..image
+        };
+        Some(PublishSpec { image, platform })
     }
 
     /// The file that the request names.

@@ -115,6 +115,9 @@ pub struct Artifacts {
     /// How a prepared disk starts on its target, read back link by link.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub proof: Option<Proof>,
+    /// What is left to do until a published disk is streamed.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub registration: Option<String>,
     /// How much of the disk is different now.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub changed_bytes: Option<u64>,
@@ -162,6 +165,16 @@ impl From<&InspectedWindows> for WindowsSummary {
 }
 
 impl Artifacts {
+    /// Notes what Windows is on a disk; of several, the first.
+    pub(super) fn found(&mut self, inspection: &Inspection) {
+        self.virtual_size_bytes = Some(inspection.size_bytes);
+        self.windows = inspection.windows.first().map(WindowsSummary::from);
+        self.source_platform = match inspection.windows.as_slice() {
+            [only] => only.source_platform,
+            _ => None,
+        };
+    }
+
     /// Notes how long a step took, to the millisecond.
     pub fn took(&mut self, step: &'static str, duration: Duration) {
         self.durations

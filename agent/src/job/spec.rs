@@ -104,6 +104,8 @@ pub enum Work {
     Inspect,
     /// Make the Windows on the disk fit for a platform.
     Prepare(PrepareSpec),
+    /// Write the disk as an image that Citrix Provisioning streams.
+    Publish(PublishSpec),
 }
 
 impl Work {
@@ -115,6 +117,25 @@ impl Work {
             Self::Hash => "hash",
             Self::Inspect => "inspect",
             Self::Prepare(_) => "prepare",
+            Self::Publish(_) => "publish",
+        }
+    }
+
+    /// The image of the disk that is written, if one is.
+    pub(super) fn image(&self) -> Option<&ExportSpec> {
+        match self {
+            Self::Export(image) => Some(image),
+            Self::Publish(publish) => Some(&publish.image),
+            Self::Diagnostics(_) | Self::Hash | Self::Inspect | Self::Prepare(_) => None,
+        }
+    }
+
+    /// The same, to be changed.
+    pub(super) fn image_mut(&mut self) -> Option<&mut ExportSpec> {
+        match self {
+            Self::Export(image) => Some(image),
+            Self::Publish(publish) => Some(&mut publish.image),
+            Self::Diagnostics(_) | Self::Hash | Self::Inspect | Self::Prepare(_) => None,
         }
     }
 }
@@ -157,6 +178,15 @@ impl ExportSpec {
             checkpoints: checkpoints.then_some(interval),
         }
     }
+}
+
+/// What a publish writes.
+#[derive(Clone, Debug)]
+pub struct PublishSpec {
+    /// The image: a VHDX with blocks of [`BlockSize::PROVISIONING`](ce_disk::units::BlockSize).
+    pub image: ExportSpec,
+    /// Where the disk is streamed, if not on the platform whose tools are in it.
+    pub platform: Option<Platform>,
 }
 
 /// What a prepare does.

@@ -45,6 +45,26 @@ impl Bench {
         Self::new(&Guest::of(from, to))
     }
 
+    /// Another disk beside it, to be made.
+    pub fn with_disk(self, name: &str) -> Self {
+        Self {
+            disk: self.path(name),
+            ..self
+        }
+    }
+
+    pub fn publish(&self, name: &str) -> Result<Invocation> {
+        let image = self.path(name);
+        let arguments = [
+            "publish",
+            text(&self.disk)?,
+            "--to",
+            text(&image)?,
+            "--json",
+        ];
+        ce_agent(arguments)
+    }
+
     pub fn scratch(&self) -> PathBuf {
         self.folder.path().join("scratch")
     }

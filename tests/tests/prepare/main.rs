@@ -5,6 +5,7 @@ mod disk;
 #[path = "../../../platform-drivers/tests/prepare/guest.rs"]
 #[expect(dead_code, reason = "the rest serves tests in memory")]
 mod guest;
+mod publish;
 
 use std::fs;
 use std::thread::sleep;

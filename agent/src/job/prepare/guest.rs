@@ -11,6 +11,7 @@ use ce_platform::hives::{HiveName, HiveSet, LoadedHive};
 use ce_platform::inspect::Inspection;
 use ce_platform::plan::{BCD, BootVolume, JobOptions, Machine};
 use ce_platform::proof::{BootSubject, Proof, Subject};
+use ce_platform::streaming::{self, Fitness, Requirements, StreamPlatform, fitness};
 use ce_regf::FileTime;
 use uuid::Uuid;
 
@@ -19,7 +20,7 @@ use super::super::{ErrorCode, JobError};
 
 /// Where Windows is on a disk, and where it starts from.
 #[derive(Clone, Debug)]
-pub(super) struct Place {
+pub(in crate::job) struct Place {
     pub(super) windows: Extent,
     pub(super) folder: WinPath,
     pub(super) boot: Option<Extent>,
@@ -53,7 +54,10 @@ impl Extent {
 
 impl Place {
     /// The one Windows of `disk`, and the first EFI system partition with a boot configuration.
-    pub(super) fn find(disk: &dyn BlockRead, table: &PartitionTable) -> Result<Self, JobError> {
+    pub(in crate::job) fn find(
+        disk: &dyn BlockRead,
+        table: &PartitionTable,
+    ) -> Result<Self, JobError> {
         let search = find_windows(&disk, table).map_err(|error| volume_failed(&error))?;
         let [windows] = search.installations.as_slice() else {
             let message = format!("{} installations of Windows", search.installations.len());
@@ -109,7 +113,7 @@ fn bcd() -> Result<WinPath, JobError> {
 }
 
 /// A Windows with its hives in memory.
-pub(super) struct Guest<'d> {
+pub(in crate::job) struct Guest<'d> {
     place: Place,
     pub(super) volume: NtfsVolume<Window<&'d dyn BlockRead>>,
     pub(super) hives: HiveSet,
@@ -133,7 +137,7 @@ impl Boot<'_> {
 }
 
 impl<'d> Guest<'d> {
-    pub(super) fn open(disk: &'d dyn BlockRead, place: &Place) -> Result<Self, JobError> {
+    pub(in crate::job) fn open(disk: &'d dyn BlockRead, place: &Place) -> Result<Self, JobError> {
         let volume = NtfsVolume::open(place.windows.of_disk(disk)?);
         let volume = volume.map_err(|error| volume_failed(&error))?;
         let hives = HiveSet::load(&volume, &place.folder, &HIVES);
@@ -178,7 +182,7 @@ impl<'d> Guest<'d> {
     }
 
     /// Whether it boots on the target, read from where it was opened.
-    pub(super) fn proof(&self, preparation: &Preparation<'_>) -> Proof {
+    pub(in crate::job) fn proof(&self, preparation: &Preparation<'_>) -> Proof {
         Proof::of(&Subject {
             preparation,
             inspection: &self.inspection,
@@ -193,6 +197,22 @@ impl<'d> Guest<'d> {
                     disk: ids.0,
                     windows: ids.1,
                 }),
+        })
+    }
+
+    /// Whether it can be streamed.
+    pub(in crate::job) fn fitness(
+        &self,
+        requirements: &Requirements,
+        platform: Option<StreamPlatform<'_>>,
+    ) -> Result<Fitness, VolumeError> {
+        fitness(&streaming::Subject {
+            requirements,
+            inspection: &self.inspection,
+            hives: &self.hives,
+            volume: &self.volume,
+            folder: &self.place.folder,
+            platform,
         })
     }
 

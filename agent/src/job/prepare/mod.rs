@@ -42,9 +42,9 @@ use super::failure::{
 use super::inspect::inspect_disk;
 use super::inspection::Inspection;
 use super::spec::{DiskSpec, KnownHash, PrepareSpec};
-use super::{Artifacts, ErrorCode, JobError, WindowsSummary, execute};
+use super::{Artifacts, ErrorCode, JobError, execute};
 
-mod guest;
+pub(super) mod guest;
 mod write;
 
 use guest::Guest;
@@ -230,7 +230,7 @@ impl<'j> Desk<'j> {
     fn plan<'d>(&mut self, disk: &'d dyn BlockRead) -> Result<Planned<'d>, JobError> {
         let found = self.timed(Phase::Inspect, |desk| inspect_disk(disk, &desk.disk.path))?;
         let mut blockers = found.blockers.clone();
-        self.note(&found);
+        self.artifacts.found(&found);
         if let Some(evidence) = not_uefi(&found) {
             let not_uefi = preflight::Blocker::NotUefi { evidence };
             blockers.push(windows_blocker(&not_uefi));
@@ -269,14 +269,6 @@ impl<'j> Desk<'j> {
                 }),
             }
         })
-    }
-
-    fn note(&mut self, found: &Inspection) {
-        self.artifacts.virtual_size_bytes = Some(found.size_bytes);
-        if let [windows] = found.windows.as_slice() {
-            self.artifacts.windows = Some(WindowsSummary::from(windows));
-            self.artifacts.source_platform = windows.source_platform;
-        }
     }
 
     fn commit(
@@ -352,7 +344,7 @@ fn refused(blockers: Vec<super::FoundBlocker>) -> JobError {
 }
 
 /// What shows that the disk does not start by UEFI, unless it does.
-fn not_uefi(found: &Inspection) -> Option<String> {
+pub(super) fn not_uefi(found: &Inspection) -> Option<String> {
     match found.firmware {
         Some("UEFI") => None,
         Some(other) => Some(format!(
