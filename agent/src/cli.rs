@@ -81,6 +81,8 @@ pub enum JobCommand {
     Prepare(PrepareArgs),
     /// Write a prepared disk as an image that Citrix Provisioning streams
     Publish(PublishArgs),
+    /// Prepare the disk, and write what it becomes as an image that Citrix Provisioning streams
+    PrepareAndPublish(PrepareAndPublishArgs),
     /// Run a job as the orchestrator words it
     Run(RunArgs),
 }
@@ -168,17 +170,41 @@ pub struct PublishArgs {
     #[command(flatten)]
     pub disk: DiskArgs,
 
-    /// Where to write the image, NAME.vhdx: a path, or smb://host/share/folder/NAME.vhdx in the store
-    /// of Provisioning
-    #[arg(long, value_name = "DEST")]
-    pub to: String,
-
     /// Where the disk is streamed: azure, gcp, vsphere or xenserver [default: the platform whose tools
     /// are in it]
     #[arg(long, value_name = "PLATFORM")]
     pub platform: Option<Platform>,
 
-    /// Compute the MD5 of the disk while it is read
+    /// What is written.
+    #[command(flatten)]
+    pub output: PublishedArgs,
+}
+
+/// `prepare-and-publish`.
+#[derive(Args, Debug)]
+pub struct PrepareAndPublishArgs {
+    /// What becomes of the disk.
+    #[command(flatten)]
+    pub prepare: PrepareArgs,
+
+    /// What is written.
+    #[command(flatten)]
+    pub output: PublishedArgs,
+
+    /// Prepare the disk also if the image cannot be written
+    #[arg(long)]
+    pub keep_prepared: bool,
+}
+
+/// An image for Citrix Provisioning.
+#[derive(Args, Debug)]
+pub struct PublishedArgs {
+    /// Where to write the image, NAME.vhdx: a path, or smb://host/share/folder/NAME.vhdx in the store
+    /// of Provisioning
+    #[arg(long, value_name = "DEST")]
+    pub to: String,
+
+    /// Compute the MD5 of what is written
     #[arg(long)]
     pub hash: bool,
 

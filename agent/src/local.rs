@@ -16,15 +16,15 @@ use signal_hook::consts::{SIGINT, SIGTERM};
 use zeroize::Zeroizing;
 
 use crate::cli::{
-    DiskArgs, ExportArgs, Format, FreeSpace, JobCommand, OutputOptions, PrepareArgs, PublishArgs,
-    RunArgs, SmbArgs,
+    DiskArgs, ExportArgs, Format, FreeSpace, JobCommand, OutputOptions, PrepareAndPublishArgs,
+    PrepareArgs, PublishArgs, PublishedArgs, RunArgs, SmbArgs,
 };
 use crate::config::state_folder;
 use crate::console::Console;
 use crate::job::{
     Destination, DiskSpec, ErrorCode, ExportSpec, Job, JobError, JobSpec, KnownHash,
-    LocalOverrides, PrepareSpec, PublishSpec, Reach, Request, ShareAccess, Status, Watch, Work,
-    execute, guard_secrets, read_options,
+    LocalOverrides, PrepareAndPublishSpec, PrepareSpec, PublishSpec, Reach, Request, ShareAccess,
+    Status, Watch, Work, execute, guard_secrets, read_options,
 };
 
 /// Runs the job that a command asks for and returns the exit code.
@@ -54,6 +54,10 @@ fn worded(command: &JobCommand) -> Result<JobSpec, JobError> {
             disk_spec(&args.disk),
             Work::Publish(publish_spec(args)?),
         )),
+        JobCommand::PrepareAndPublish(args) => Ok(JobSpec::local(
+            disk_spec(&args.prepare.disk),
+            Work::PrepareAndPublish(prepare_and_publish_spec(args)?),
+        )),
         JobCommand::Run(args) => requested(args),
     }
 }
@@ -64,6 +68,7 @@ fn operation_of(command: &JobCommand) -> &'static str {
         JobCommand::Hash(_) => "hash",
         JobCommand::Inspect(_) => "inspect",
         JobCommand::Prepare(_) => "prepare",
+        JobCommand::PrepareAndPublish(_) => "prepareAndPublish",
         JobCommand::Publish(_) => "publish",
         JobCommand::Run(_) => "run",
     }
@@ -103,9 +108,34 @@ fn export_spec(args: &ExportArgs) -> Result<ExportSpec, JobError> {
 }
 
 fn publish_spec(args: &PublishArgs) -> Result<PublishSpec, JobError> {
+    Ok(PublishSpec {
+        image: published_image(&args.output)?,
+        platform: args.platform,
+    })
+}
+
+fn prepare_and_publish_spec(
+    args: &PrepareAndPublishArgs,
+) -> Result<PrepareAndPublishSpec, JobError> {
+    if args.output.image.resume {
+        let problem = "the disk is prepared anew in each run, so there is nothing to go on with";
+        return Err(JobError::invalid("--resume", problem));
+    }
+    let prepare = prepare_spec(&args.prepare)?;
+    Ok(PrepareAndPublishSpec {
+        publish: PublishSpec {
+            image: published_image(&args.output)?,
+            platform: Some(prepare.to),
+        },
+        prepare,
+        keep_prepared: args.keep_prepared,
+    })
+}
+
+fn published_image(args: &PublishedArgs) -> Result<ExportSpec, JobError> {
     let destination = destination(&args.to, &args.smb)?;
     destination.expect_published_name("--to")?;
-    let image = ExportSpec {
+    Ok(ExportSpec {
         destination,
         format: ImageFormat::Vhdx(BlockSize::PROVISIONING),
         hash: args.hash,
@@ -115,10 +145,6 @@ fn publish_spec(args: &PublishArgs) -> Result<PublishSpec, JobError> {
         keep_partial: args.image.resume,
         verify: args.image.verify,
         checkpoint_every: args.image.checkpoint_every,
-    };
-    Ok(PublishSpec {
-        image,
-        platform: args.platform,
     })
 }
 

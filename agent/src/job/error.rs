@@ -88,6 +88,13 @@ impl JobError {
         self
     }
 
+    /// The same error, of a job of which it says first how far it came.
+    #[must_use]
+    pub(super) fn of(self, how_far: &str) -> Self {
+        let message = format!("{how_far}: {}", self.message);
+        Self { message, ..self }
+    }
+
     /// A field of a request that cannot be accepted.
     pub fn invalid(field: &str, problem: impl fmt::Display) -> Self {
         Self::new(ErrorCode::InvalidRequest, format!("{field}: {problem}"))

@@ -14,7 +14,7 @@ use tracing::{info, warn};
 use super::export::export_disk;
 use super::failure::{export_failed, open_failed};
 use super::inspect::inspect_disk;
-use super::prepare::prepare_disk;
+use super::prepare::{prepare_and_publish_disk, prepare_disk};
 use super::publish::publish_disk;
 use super::spec::{DiskSpec, JobSpec, Work};
 use super::{Artifacts, ErrorCode, Job, JobError, Status, diagnostics};
@@ -41,17 +41,19 @@ pub(super) enum Phase {
     Apply,
     Write,
     Proof,
+    Publish,
     VerifyHash,
     Commit,
 }
 
 impl Phase {
-    const ALL: [Self; 7] = [
+    const ALL: [Self; 8] = [
         Self::Inspect,
         Self::Plan,
         Self::Apply,
         Self::Write,
         Self::Proof,
+        Self::Publish,
         Self::VerifyHash,
         Self::Commit,
     ];
@@ -64,6 +66,7 @@ impl Phase {
             Self::Apply => "apply",
             Self::Write => "write",
             Self::Proof => "proof",
+            Self::Publish => "publish",
             Self::VerifyHash => "verifyHash",
             Self::Commit => "commit",
         }
@@ -174,8 +177,17 @@ fn work(
         return Ok(());
     }
     let started = Instant::now();
-    if let Work::Prepare(prepare) = &spec.work {
-        prepare_disk(&spec.disk, prepare, watch, artifacts, warnings)?;
+    let changed = match &spec.work {
+        Work::Prepare(prepare) => Some(prepare_disk(
+            &spec.disk, prepare, watch, artifacts, warnings,
+        )),
+        Work::PrepareAndPublish(both) => Some(prepare_and_publish_disk(
+            &spec.disk, both, watch, artifacts, warnings,
+        )),
+        _ => None,
+    };
+    if let Some(result) = changed {
+        result?;
         artifacts.took(spec.work.operation(), started.elapsed());
         return Ok(());
     }
@@ -189,8 +201,8 @@ fn work(
         Work::Publish(publish) => {
             publish_disk(spec, disk.as_ref(), publish, watch, artifacts, warnings)?;
         }
-        // Done above: one needs no disk, the other opens it in its own way.
-        Work::Diagnostics(_) | Work::Prepare(_) => {}
+        // Done above: one needs no disk, the others open it in their own way.
+        Work::Diagnostics(_) | Work::Prepare(_) | Work::PrepareAndPublish(_) => {}
         Work::Hash => {
             let md5 = export::hash(disk.as_ref(), &watch.cancel, &watch.progress)
                 .map_err(|error| export_failed(&error))?;

@@ -5,6 +5,7 @@ use std::path::Path;
 use std::time::Instant;
 
 use ce_disk::block::{self, BlockRead};
+use ce_disk::cancel::Cancel;
 use ce_disk::export::{Export, ExportError, ExportReport, FreeSpace, ResumeError};
 use ce_disk::partition::PartitionTable;
 use ce_disk::sink::{FileSink, SinkOptions};
@@ -64,6 +65,26 @@ pub(super) struct Source<'d> {
     pub(super) free_space: FreeSpace,
 }
 
+/// How an export is seen and stopped, and what it waits for.
+pub(super) struct Control<'w> {
+    pub(super) watch: &'w Watch,
+    /// The job's, or that of the part of it that the export is.
+    pub(super) cancel: Cancel,
+    /// What has to hold before the image gets its name. It may be asked more than once.
+    pub(super) condition: Box<dyn FnMut() -> Result<(), JobError> + 'w>,
+}
+
+impl<'w> Control<'w> {
+    /// For an image that gets its name as soon as it is whole.
+    pub(super) fn at_once(watch: &'w Watch) -> Self {
+        Self {
+            watch,
+            cancel: watch.cancel.clone(),
+            condition: Box::new(|| Ok(())),
+        }
+    }
+}
+
 /// Writes the disk as an image.
 pub(super) fn export_disk(
     job: &JobSpec,
@@ -73,12 +94,33 @@ pub(super) fn export_disk(
     artifacts: &mut Artifacts,
     warnings: &mut Vec<String>,
 ) -> Result<(), JobError> {
+    let mut control = Control::at_once(watch);
+    export_when(
+        &mut control,
+        &job.disk.path,
+        disk,
+        spec,
+        artifacts,
+        warnings,
+    )
+}
+
+/// Writes what `disk` reads, the content of the disk at `path`, as an image, which gets its name when the
+/// condition of `control` holds.
+pub(super) fn export_when(
+    control: &mut Control<'_>,
+    path: &Path,
+    disk: &dyn BlockRead,
+    spec: &ExportSpec,
+    artifacts: &mut Artifacts,
+    warnings: &mut Vec<String>,
+) -> Result<(), JobError> {
     let mut notes = Notes {
         artifacts,
         warnings,
     };
     if let Destination::File(output) = &spec.destination {
-        refuse_output_on_input(&job.disk.path, output)?;
+        refuse_output_on_input(path, output)?;
     }
     let mask;
     let source = if spec.skip_free_space {
@@ -98,8 +140,8 @@ pub(super) fn export_disk(
         }
     };
     let report = match &spec.destination {
-        Destination::File(output) => export_to_file(source, spec, output, watch, &mut notes)?,
-        Destination::Share(share) => share::export(source, spec, share, watch, &mut notes)?,
+        Destination::File(output) => export_to_file(source, spec, output, control, &mut notes)?,
+        Destination::Share(share) => share::export(source, spec, share, control, &mut notes)?,
     };
     if report.virtual_size != disk.size() {
         warnings.push(format!(
@@ -123,11 +165,11 @@ fn export_to_file(
     source: Source<'_>,
     spec: &ExportSpec,
     output: &Path,
-    watch: &Watch,
+    control: &mut Control<'_>,
     notes: &mut Notes<'_>,
 ) -> Result<ExportReport, JobError> {
     let failed = |error: ExportError| export_failed(&error);
-    let cancel = &watch.cancel;
+    let (cancel, watch) = (&control.cancel, control.watch);
     let export = open_file(source, spec, output, notes)?;
     let mut written = export.run(cancel, &watch.progress).map_err(failed)?;
     if spec.verify {
@@ -135,6 +177,7 @@ fn export_to_file(
             .verify(cancel, watch.begin_verify())
             .map_err(failed)?;
     }
+    (control.condition)()?;
     written.finish(cancel).map_err(failed)
 }
 

@@ -44,4 +44,6 @@ pub(crate) use request::read_options;
 pub use request::{LocalOverrides, Refused, Request};
 pub use result::{Artifacts, Job, Status, WindowsSummary};
 pub use selection::{Reach, RemoteReach};
-pub use spec::{DiskSpec, ExportSpec, JobSpec, KnownHash, PrepareSpec, PublishSpec, Work};
+pub use spec::{
+    DiskSpec, ExportSpec, JobSpec, KnownHash, PrepareAndPublishSpec, PrepareSpec, PublishSpec, Work,
+};

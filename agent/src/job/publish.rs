@@ -8,6 +8,7 @@
 //! The image is a VHDX as every other, without a parent and with a clean log. It is not registered with
 //! PVS, which makes its own files beside it then; the artifact `registration` says how that is done.
 
+use std::path::Path;
 use std::time::Instant;
 
 use ce_disk::block::BlockRead;
@@ -18,7 +19,7 @@ use ce_platform::streaming::{self, Requirements, StreamPlatform, Unfit};
 use ce_platform::{Platform, preflight};
 
 use super::execute::Watch;
-use super::export::export_disk;
+use super::export::{Control, export_when};
 use super::failure::{read_failed, volume_failed, windows_blocker};
 use super::inspect::inspect_disk;
 use super::prepare::{guest, not_uefi};
@@ -34,11 +35,32 @@ pub(super) fn publish_disk(
     artifacts: &mut Artifacts,
     warnings: &mut Vec<String>,
 ) -> Result<(), JobError> {
+    let mut control = Control::at_once(watch);
+    publish_when(
+        &mut control,
+        &job.disk.path,
+        disk,
+        spec,
+        artifacts,
+        warnings,
+    )
+}
+
+/// Writes what `disk` reads, the content of the disk at `path`, as an image to be streamed, which gets its
+/// name when the condition of `control` holds.
+pub(super) fn publish_when(
+    control: &mut Control<'_>,
+    path: &Path,
+    disk: &dyn BlockRead,
+    spec: &PublishSpec,
+    artifacts: &mut Artifacts,
+    warnings: &mut Vec<String>,
+) -> Result<(), JobError> {
     let started = Instant::now();
-    expect_streamable(job, disk, spec.platform, artifacts, warnings)?;
+    expect_streamable(path, disk, spec.platform, artifacts, warnings)?;
     artifacts.took("fitness", started.elapsed());
     let started = Instant::now();
-    export_disk(job, disk, &spec.image, watch, artifacts, warnings)?;
+    export_when(control, path, disk, &spec.image, artifacts, warnings)?;
     artifacts.took("export", started.elapsed());
     let image = spec.image.destination.image_name().unwrap_or_default();
     artifacts.registration = Some(format!(
@@ -50,7 +72,7 @@ pub(super) fn publish_disk(
 
 /// Looks at everything that stands against streaming the disk, and refuses it for what does.
 fn expect_streamable(
-    job: &JobSpec,
+    path: &Path,
     disk: &dyn BlockRead,
     platform: Option<Platform>,
     artifacts: &mut Artifacts,
@@ -66,7 +88,7 @@ fn expect_streamable(
             disk.size()
         ));
     }
-    let found = inspect_disk(disk, &job.disk.path)?;
+    let found = inspect_disk(disk, path)?;
     artifacts.found(&found);
     for blocker in &found.blockers {
         match blocker.code {

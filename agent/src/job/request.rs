@@ -20,7 +20,7 @@ use uuid::Uuid;
 
 use super::destination::{Destination, ShareAccess, read_credentials};
 use super::selection::{Reach, check_folder, check_smb_host, disk_at, find_disk};
-use super::spec::{DiskSpec, ExportSpec, JobSpec, PublishSpec, Work};
+use super::spec::{DiskSpec, ExportSpec, JobSpec, PrepareAndPublishSpec, PublishSpec, Work};
 use super::{ErrorCode, JobError, file_name};
 
 mod prepare;
@@ -43,6 +43,7 @@ pub struct Request {
     free_space: Option<FreeSpace>,
     timeout_seconds: Option<u64>,
     prepare: PrepareFields,
+    keep_prepared: Option<bool>,
     /// Fields of ours that were given, by name.
     given: Vec<&'static str>,
     /// Fields that are none of ours.
@@ -119,6 +120,7 @@ impl Request {
             free_space: fields.take("freeSpace"),
             timeout_seconds: fields.take("timeoutSeconds"),
             prepare: PrepareFields::take(&mut fields),
+            keep_prepared: fields.take("keepPrepared"),
             given: fields.given,
             ignored: Vec::new(),
             problems: fields.problems,
@@ -159,17 +161,7 @@ impl Request {
             self.problem("timeoutSeconds", "is 0; give the job at least a second");
         }
         let platform = self.checked_platform();
-        if self
-            .operation
-            .as_deref()
-            .is_some_and(|operation| operation != "prepare")
-        {
-            for field in PREPARE_FIELDS {
-                if self.given.contains(&field) {
-                    self.problem(field, "this operation has no such field");
-                }
-            }
-        }
+        self.refuse_foreign_fields();
         let disk = match self.operation.as_deref() {
             Some("diagnostics") if self.disk.is_none() => Some(DiskSpec::none()),
             _ => self.checked_disk(&local),
@@ -178,16 +170,23 @@ impl Request {
             Some("export") => self.checked_export(&local).map(Work::Export),
             Some("diagnostics") => self.checked_diagnostics(&local),
             Some("inspect") => self.checked_inspect(),
-            Some("prepare") => self.checked_prepare(platform, &local).map(Work::Prepare),
+            Some("prepare") => {
+                self.refuse_output("prepare");
+                self.checked_prepare(platform, &local).map(Work::Prepare)
+            }
+            Some("prepareAndPublish") => self
+                .checked_prepare_and_publish(platform, &local)
+                .map(Work::PrepareAndPublish),
             Some("publish") => self.checked_publish(platform, &local).map(Work::Publish),
-            Some(known @ ("prepareAndPublish" | "convertToUefi")) => {
+            Some(known @ "convertToUefi") => {
                 let problem = format!("this version of ce-agent cannot do `{known}`");
                 self.problem("operation", problem);
                 None
             }
             Some(other) => {
                 let problem = format!(
-                    "`{other}` is no operation; `export`, `inspect`, `prepare` and `publish` are"
+                    "`{other}` is no operation; `export`, `inspect`, `prepare`, `publish` and \
+                     `prepareAndPublish` are"
                 );
                 self.problem("operation", problem);
                 None
@@ -216,6 +215,20 @@ impl Request {
             timeout: Some(Duration::from_secs(timeout)),
             warnings: warnings.collect(),
         })
+    }
+
+    /// Fields that other operations have.
+    fn refuse_foreign_fields(&mut self) {
+        let refused: Vec<&str> = match self.operation.as_deref() {
+            None | Some("prepareAndPublish") => Vec::new(),
+            Some("prepare") => PUBLISH_FIELDS.to_vec(),
+            Some(_) => PREPARE_FIELDS.into_iter().chain(PUBLISH_FIELDS).collect(),
+        };
+        for field in refused {
+            if self.given.contains(&field) {
+                self.problem(field, "this operation has no such field");
+            }
+        }
     }
 
     fn refused(mut self) -> Refused {
@@ -327,6 +340,26 @@ impl Request {
             ..image
         };
         Some(PublishSpec { image, platform })
+    }
+
+    fn checked_prepare_and_publish(
+        &mut self,
+        platform: Option<Platform>,
+        local: &LocalOverrides,
+    ) -> Option<PrepareAndPublishSpec> {
+        // The disk is prepared anew in each run: there is nothing to go on with.
+        let local = LocalOverrides {
+            resume: false,
+            keep_partial: false,
+            ..local.clone()
+        };
+        let prepare = self.checked_prepare(platform, &local);
+        let publish = self.checked_publish(platform, &local);
+        Some(PrepareAndPublishSpec {
+            prepare: prepare?,
+            publish: publish?,
+            keep_prepared: self.keep_prepared.unwrap_or(false),
+        })
     }
 
     /// The file that the request names.
@@ -689,7 +722,8 @@ fn without_values(error: &serde_json::Error) -> String {
 fn meant(name: &str) -> Option<&'static str> {
     let plain = |name: &str| name.replace(['_', '-', ' '], "").to_lowercase();
     let name = plain(name);
-    OUR_FIELDS.into_iter().chain(PREPARE_FIELDS).find(|ours| {
+    let ours = OUR_FIELDS.into_iter().chain(PREPARE_FIELDS);
+    ours.chain(PUBLISH_FIELDS).find(|ours| {
         let ours = plain(ours);
         let tolerated = if ours.len() < 6 { 1 } else { 2 };
         strsim::damerau_levenshtein(&name, &ours) <= tolerated
@@ -710,6 +744,9 @@ const OUR_FIELDS: [&str; 9] = [
     "freeSpace",
     "timeoutSeconds",
 ];
+
+/// What a prepare and publish has that neither has alone.
+const PUBLISH_FIELDS: [&str; 1] = ["keepPrepared"];
 
 /// What the orchestrator is known to send along for its own use.
 const ORCHESTRATOR_FIELDS: [&str; 14] = [

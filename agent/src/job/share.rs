@@ -29,8 +29,7 @@ use tracing::warn;
 use super::JobError;
 use super::backoff::{Backoff, wait};
 use super::destination::Share;
-use super::execute::Watch;
-use super::export::{Notes, Source};
+use super::export::{Control, Notes, Source};
 use super::failure::{cancelled, export_failed, smb_failed};
 use super::spec::ExportSpec;
 
@@ -39,14 +38,14 @@ pub(super) fn export(
     source: Source<'_>,
     spec: &ExportSpec,
     share: &Share,
-    watch: &Watch,
+    control: &mut Control<'_>,
     notes: &mut Notes<'_>,
 ) -> Result<ExportReport, JobError> {
     let mut attempts = Attempts {
         source,
         spec,
         share,
-        watch,
+        control,
         notes,
         phase: Phase::New,
         written: None,
@@ -65,11 +64,11 @@ pub(super) fn export(
 }
 
 /// An export and its attempts.
-struct Attempts<'j, 'n> {
+struct Attempts<'j, 'n, 'w> {
     source: Source<'j>,
     spec: &'j ExportSpec,
     share: &'j Share,
-    watch: &'j Watch,
+    control: &'j mut Control<'w>,
     notes: &'j mut Notes<'n>,
     phase: Phase,
     /// Set when all that is left is the renaming.
@@ -101,7 +100,7 @@ enum Setback {
     Failed(JobError),
 }
 
-impl<'j> Attempts<'j, '_> {
+impl<'j> Attempts<'j, '_, '_> {
     fn attempt(&mut self) -> Result<ExportReport, Setback> {
         let Share {
             location,
@@ -126,14 +125,15 @@ impl<'j> Attempts<'j, '_> {
         }
         self.away_since = None;
 
-        let cancel = &self.watch.cancel;
-        let run = export.run(cancel, &self.watch.progress);
+        let (cancel, watch) = (&self.control.cancel, self.control.watch);
+        let run = export.run(cancel, &watch.progress);
         let mut written = run.map_err(|error| self.setback(error))?;
         if self.spec.verify {
-            let verified = written.verify(cancel, self.watch.begin_verify());
+            let verified = written.verify(cancel, watch.begin_verify());
             written = verified.map_err(|error| self.setback(error))?;
         }
         self.written = Some(written.report().clone());
+        (self.control.condition)().map_err(Setback::Failed)?;
         written.finish(cancel).map_err(|error| self.setback(error))
     }
 
@@ -205,7 +205,7 @@ impl<'j> Attempts<'j, '_> {
     fn wait(&mut self, error: &SmbError) -> Result<(), JobError> {
         let away_since = *self.away_since.get_or_insert_with(Instant::now);
         self.reconnects += 1;
-        let at = self.watch.progress.done();
+        let at = self.control.watch.progress.done();
         warn!(%error, "the export is interrupted at {at} of the disk");
         if self.reconnects <= RECONNECTS_TOLD {
             let told = format!("interrupted at {at:#} of the disk, then gone on with: {error}");
@@ -218,7 +218,7 @@ impl<'j> Attempts<'j, '_> {
             self.tell_what_is_left();
             return Err(smb_failed(error));
         }
-        if wait(self.backoff.next(), &self.watch.cancel) {
+        if wait(self.backoff.next(), &self.control.cancel) {
             self.tell_what_is_left();
             return Err(cancelled());
         }

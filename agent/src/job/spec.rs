@@ -104,6 +104,9 @@ pub enum Work {
     Inspect,
     /// Make the Windows on the disk fit for a platform.
     Prepare(PrepareSpec),
+    /// Make the Windows on the disk fit for a platform, and write what it becomes as an image that Citrix
+    /// Provisioning streams.
+    PrepareAndPublish(PrepareAndPublishSpec),
     /// Write the disk as an image that Citrix Provisioning streams.
     Publish(PublishSpec),
 }
@@ -117,6 +120,7 @@ impl Work {
             Self::Hash => "hash",
             Self::Inspect => "inspect",
             Self::Prepare(_) => "prepare",
+            Self::PrepareAndPublish(_) => "prepareAndPublish",
             Self::Publish(_) => "publish",
         }
     }
@@ -125,6 +129,7 @@ impl Work {
     pub(super) fn image(&self) -> Option<&ExportSpec> {
         match self {
             Self::Export(image) => Some(image),
+            Self::PrepareAndPublish(both) => Some(&both.publish.image),
             Self::Publish(publish) => Some(&publish.image),
             Self::Diagnostics(_) | Self::Hash | Self::Inspect | Self::Prepare(_) => None,
         }
@@ -134,6 +139,7 @@ impl Work {
     pub(super) fn image_mut(&mut self) -> Option<&mut ExportSpec> {
         match self {
             Self::Export(image) => Some(image),
+            Self::PrepareAndPublish(both) => Some(&mut both.publish.image),
             Self::Publish(publish) => Some(&mut publish.image),
             Self::Diagnostics(_) | Self::Hash | Self::Inspect | Self::Prepare(_) => None,
         }
@@ -204,6 +210,17 @@ pub struct PrepareSpec {
     pub plan_only: bool,
     /// Where changes and the journal are kept until they are on the disk.
     pub scratch: PathBuf,
+}
+
+/// What a prepare and publish in one does.
+#[derive(Clone, Debug)]
+pub struct PrepareAndPublishSpec {
+    /// What becomes of the disk.
+    pub prepare: PrepareSpec,
+    /// The image that is written of it.
+    pub publish: PublishSpec,
+    /// Whether the disk is prepared also if the image cannot be written.
+    pub keep_prepared: bool,
 }
 
 /// The hash that a disk is known by.

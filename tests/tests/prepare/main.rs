@@ -5,7 +5,11 @@ mod disk;
 #[path = "../../../platform-drivers/tests/prepare/guest.rs"]
 #[expect(dead_code, reason = "the rest serves tests in memory")]
 mod guest;
+mod prepare_and_publish;
 mod publish;
+#[path = "../../../disk-ops/tests/share/mod.rs"]
+#[expect(dead_code, reason = "other tests use the rest of it")]
+mod share;
 
 use std::fs;
 use std::thread::sleep;

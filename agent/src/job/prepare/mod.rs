@@ -13,19 +13,16 @@
 //! cancelled or killed leaves the disk as it was. What is committed has been proved before, by
 //! readers that did not write it.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::thread;
 use std::time::{Instant, SystemTime};
 
 use ce_disk::block::{self, BlockRead, Overlay, WholeDisk};
-use ce_disk::cancel::Cancel;
-use ce_disk::export::{HashMatch, compare_hash};
 use ce_disk::partition::PartitionTable;
 use ce_disk::progress::Progress;
 use ce_disk::scratch::ScratchFolder;
 use ce_disk::transaction::Transaction;
-use ce_disk::units::ByteCount;
 use ce_platform::apply::{PreparedFiles, apply};
 use ce_platform::bundle::{Found, packages_in};
 use ce_platform::catalog::{Catalog, Preparation};
@@ -35,19 +32,23 @@ use ce_regf::FileTime;
 use tracing::info;
 
 use super::execute::{Phase, Watch};
+use super::export::Control;
 use super::failure::{
-    apply_failed, begin_failed, cancelled, commit_failed, driver_blocker, export_failed,
-    plan_failed, read_failed, scratch_failed, windows_blocker, writable_failed,
+    apply_failed, begin_failed, cancelled, commit_failed, driver_blocker, plan_failed, read_failed,
+    scratch_failed, windows_blocker, writable_failed,
 };
 use super::inspect::inspect_disk;
 use super::inspection::Inspection;
-use super::spec::{DiskSpec, KnownHash, PrepareSpec};
+use super::publish::publish_when;
+use super::spec::{DiskSpec, PrepareAndPublishSpec, PrepareSpec, PublishSpec};
 use super::{Artifacts, ErrorCode, JobError, execute};
 
 pub(super) mod guest;
+mod known_hash;
 mod write;
 
 use guest::Guest;
+use known_hash::HashCheck;
 
 /// Prepares the disk, or with [`PrepareSpec::plan_only`] says what that would be.
 pub(super) fn prepare_disk(
@@ -64,26 +65,79 @@ pub(super) fn prepare_disk(
         desk.plan(disk_read.as_ref())?;
         return Ok(());
     }
+    let transaction = begin(disk, &spec.scratch, watch, warnings)?;
+    let mut desk = Desk::new(disk, spec, watch, artifacts);
+    let overlay = transaction.disk();
+    let is_changed = desk.beside_hash(overlay.base(), &watch.progress, |desk, _| {
+        desk.change(overlay)
+    })?;
+    desk.commit_if(is_changed, transaction, warnings)
+}
+
+/// Prepares the disk, and writes what it becomes as an image before it is changed.
+///
+/// The image gets its name when the disk has been proved and its hash compared; then the disk is changed.
+/// If there is no image, the disk is as it was, unless [`PrepareAndPublishSpec::keep_prepared`] says
+/// otherwise.
+pub(super) fn prepare_and_publish_disk(
+    disk: &DiskSpec,
+    spec: &PrepareAndPublishSpec,
+    watch: &Watch,
+    artifacts: &mut Artifacts,
+    warnings: &mut Vec<String>,
+) -> Result<(), JobError> {
+    let prepare = &spec.prepare;
+    if prepare.plan_only {
+        return prepare_disk(disk, prepare, watch, artifacts, warnings);
+    }
+    let transaction = begin(disk, &prepare.scratch, watch, warnings)?;
+    let mut desk = Desk::new(disk, prepare, watch, artifacts);
+    let overlay = transaction.disk();
+    // The progress of the job is that of its image.
+    let hashed = Progress::default();
+    let mut published = Ok(());
+    let is_changed = desk.beside_hash(overlay.base(), &hashed, |desk, check| {
+        let is_changed = desk
+            .change(overlay)
+            .map_err(|error| error.of("nothing was published"))?;
+        published = desk.publish(&spec.publish, overlay, check, warnings);
+        match &published {
+            Err(error) if error.code == ErrorCode::Cancelled => Err(error.clone()),
+            Err(error) if !spec.keep_prepared => {
+                Err(error.clone().of("not published, and the disk is as it was"))
+            }
+            _ => Ok(is_changed),
+        }
+    })?;
+    let is_published = published.is_ok();
+    desk.commit_if(is_changed, transaction, warnings)
+        .map_err(|error| match is_published {
+            true => error.of("the image is published, but the disk is not prepared"),
+            false => error,
+        })?;
+    published.map_err(|error| error.of("the disk is prepared, but not published"))
+}
+
+/// Begins to change the disk.
+fn begin(
+    disk: &DiskSpec,
+    scratch: &Path,
+    watch: &Watch,
+    warnings: &mut Vec<String>,
+) -> Result<Transaction<Box<dyn WholeDisk>>, JobError> {
     let opened = block::open_writable(&disk.path, &disk.open_options());
     let opened = opened.map_err(|error| writable_failed(&error))?;
     disk.expect_size(&opened)?;
     watch.begin(opened.size());
-    let scratch = ScratchFolder::open(&spec.scratch).map_err(|error| scratch_failed(&error))?;
-    if scratch.is_volatile() {
+    let folder = ScratchFolder::open(scratch).map_err(|error| scratch_failed(&error))?;
+    if folder.is_volatile() {
         warnings.push(format!(
             "{} is in memory: a commit that a power cut interrupts could not be finished from there",
-            spec.scratch.display()
+            scratch.display()
         ));
     }
-    let transaction = Transaction::begin(opened, Arc::new(scratch), None);
-    let transaction = transaction.map_err(|error| begin_failed(&error))?;
-    let mut desk = Desk::new(disk, spec, watch, artifacts);
-    let is_changed = desk.hash_and_change(&transaction)?;
-    if !is_changed {
-        info!("the disk is prepared already");
-        return Ok(());
-    }
-    desk.commit(transaction, warnings)
+    let transaction = Transaction::begin(opened, Arc::new(folder), None);
+    transaction.map_err(|error| begin_failed(&error))
 }
 
 /// A prepare under way.
@@ -135,49 +189,63 @@ impl<'j> Desk<'j> {
         result
     }
 
-    /// Changes the overlay of `transaction`, while the disk below it is hashed if its hash is known.
-    /// Says whether there is anything to commit.
-    fn hash_and_change(
+    /// Does `work`, while `disk`, which it does not change, is compared with its hash if that is known.
+    fn beside_hash<T>(
         &mut self,
-        transaction: &Transaction<Box<dyn WholeDisk>>,
-    ) -> Result<bool, JobError> {
-        let overlay = transaction.disk();
-        let Some(known) = self.spec.known_hash else {
-            return self.change(overlay);
-        };
-        let cancel = self.watch.cancel.part();
-        let progress = &self.watch.progress;
+        disk: &dyn BlockRead,
+        progress: &Progress,
+        work: impl FnOnce(&mut Self, &mut HashCheck<'_>) -> Result<T, JobError>,
+    ) -> Result<T, JobError> {
+        let known = self.spec.known_hash;
+        let job = &self.watch.cancel;
         thread::scope(|scope| {
-            let part = cancel.clone();
             let started = Instant::now();
-            let hashing = thread::Builder::new()
-                .name("ce-known-hash".into())
-                .spawn_scoped(scope, move || {
-                    verify(overlay.base(), known, &part, progress)
-                })
-                .map_err(|error| {
-                    JobError::new(ErrorCode::Internal, format!("no thread: {error}"))
-                })?;
-            let changed = self.change(overlay);
-            if changed.is_err() {
-                cancel.request();
+            let mut check = HashCheck::begin(scope, disk, known, progress, job)?;
+            let done = work(self, &mut check);
+            if done.is_err() {
+                check.stop();
             }
-            self.watch.enter(Phase::VerifyHash);
-            let hashed = hashing
-                .join()
-                .unwrap_or_else(|panic| std::panic::resume_unwind(panic));
-            self.artifacts
-                .took(Phase::VerifyHash.name(), started.elapsed());
-            // A wrong disk explains whatever else was found wrong with it.
-            match (hashed, changed) {
-                (Err(error), _) if error.code == ErrorCode::HashMismatch => Err(error),
+            if known.is_some() {
+                self.watch.enter(Phase::VerifyHash);
+            }
+            let verdict = check.wait();
+            if known.is_some() {
+                self.artifacts
+                    .took(Phase::VerifyHash.name(), started.elapsed());
+            }
+            match (verdict, done) {
+                // A wrong disk explains whatever else was found wrong with it.
+                (Err(error), _) if error.code != ErrorCode::Cancelled => Err(error),
                 (_, Err(error)) | (Err(error), _) => Err(error),
-                (Ok(covered), Ok(is_changed)) => {
-                    self.artifacts.md5_hash = Some(known.md5.to_string());
-                    self.artifacts.hashed_bytes = Some(covered.0);
-                    Ok(is_changed)
+                (Ok(covered), Ok(done)) => {
+                    if let (Some(known), Some(covered)) = (known, covered)
+                        && self.artifacts.md5_hash.is_none()
+                    {
+                        self.artifacts.md5_hash = Some(known.md5.to_string());
+                        self.artifacts.hashed_bytes = Some(covered.0);
+                    }
+                    Ok(done)
                 }
             }
+        })
+    }
+
+    /// Writes the image of what the disk becomes; it gets its name when the hash has been compared.
+    fn publish(
+        &mut self,
+        spec: &PublishSpec,
+        overlay: &dyn BlockRead,
+        check: &mut HashCheck<'_>,
+        warnings: &mut Vec<String>,
+    ) -> Result<(), JobError> {
+        self.timed(Phase::Publish, |desk| {
+            let mut control = Control {
+                watch: desk.watch,
+                cancel: check.dependent(),
+                condition: Box::new(|| check.wait().map(drop)),
+            };
+            let path = &desk.disk.path;
+            publish_when(&mut control, path, overlay, spec, desk.artifacts, warnings)
         })
     }
 
@@ -271,6 +339,20 @@ impl<'j> Desk<'j> {
         })
     }
 
+    /// Makes the changes, if there are any.
+    fn commit_if(
+        &mut self,
+        is_changed: bool,
+        transaction: Transaction<Box<dyn WholeDisk>>,
+        warnings: &mut Vec<String>,
+    ) -> Result<(), JobError> {
+        if is_changed {
+            return self.commit(transaction, warnings);
+        }
+        info!("the disk is prepared already");
+        Ok(())
+    }
+
     fn commit(
         &mut self,
         transaction: Transaction<Box<dyn WholeDisk>>,
@@ -292,35 +374,6 @@ impl<'j> Desk<'j> {
             }
             Ok(())
         })
-    }
-}
-
-/// Compares the disk with what it is known to be.
-fn verify(
-    disk: &dyn BlockRead,
-    known: KnownHash,
-    cancel: &Cancel,
-    progress: &Progress,
-) -> Result<ByteCount, JobError> {
-    if let Some(hashed) = known.hashed
-        && hashed > disk.size()
-    {
-        let message = format!("is {hashed}, and the disk has {}", disk.size());
-        return Err(JobError::invalid("hashedBytes", message));
-    }
-    match compare_hash(disk, &known.md5, known.hashed, cancel, progress) {
-        Ok(HashMatch::Covers(covered)) => Ok(covered),
-        Ok(HashMatch::Differs(found)) => {
-            info!(expected = %known.md5, %found, "the disk is another one");
-            let message = format!("Expected hash [{}] does not match provided disk", known.md5);
-            Err(
-                JobError::new(ErrorCode::HashMismatch, message).with_hint(format!(
-                    "the disk has {found}; it is as it was: see that it is the right one, and was \
-                     copied whole"
-                )),
-            )
-        }
-        Err(error) => Err(export_failed(&error)),
     }
 }
 

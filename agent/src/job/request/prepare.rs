@@ -147,7 +147,6 @@ impl Request {
         to: Option<Platform>,
         local: &LocalOverrides,
     ) -> Option<PrepareSpec> {
-        self.refuse_output("prepare");
         if to.is_none() {
             self.problem_if_absent("platform", "say where the disk is to run");
         }
