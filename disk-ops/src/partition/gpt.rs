@@ -21,7 +21,7 @@ use std::ops::Range;
 
 use uuid::Uuid;
 use zerocopy::little_endian::{U16, U32, U64};
-use zerocopy::{FromBytes, Immutable, KnownLayout, Unaligned};
+use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout, Unaligned};
 
 use super::mbr::BootSector;
 use super::{
@@ -30,6 +30,12 @@ use super::{
 };
 use crate::block::{BlockError, BlockRead};
 use crate::units::{ByteCount, ByteOffset, SectorSize};
+
+mod grown;
+mod write;
+
+pub use grown::{MovedBackup, move_backup_to_end};
+pub use write::{GptWriteError, NewGpt, NewPartition, usable_range};
 
 /// The largest array of entries that is read, in bytes.
 pub const MAX_ENTRIES_LENGTH: u64 = 1 << 20;
@@ -414,7 +420,7 @@ impl Entry {
 }
 
 /// UEFI 2.10, table 5.5.
-#[derive(Clone, Debug, FromBytes, Immutable, KnownLayout, Unaligned)]
+#[derive(Clone, Debug, FromBytes, Immutable, IntoBytes, KnownLayout, Unaligned)]
 #[repr(C)]
 struct Header {
     signature: [u8; 8],
@@ -436,7 +442,7 @@ struct Header {
 const _: () = assert!(size_of::<Header>() == 92);
 
 /// UEFI 2.10, table 5.6.
-#[derive(Debug, FromBytes, Immutable, KnownLayout, Unaligned)]
+#[derive(Debug, FromBytes, Immutable, IntoBytes, KnownLayout, Unaligned)]
 #[repr(C)]
 struct Entry {
     type_guid: [u8; 16],
