@@ -28,6 +28,7 @@ use crate::block::{BlockError, BlockRead, ExtentKind, detect_sector_size};
 use crate::units::{ByteCount, ByteOffset, SectorSize};
 
 pub mod content;
+pub mod convert;
 pub mod finding;
 pub mod gpt;
 pub mod kind;

@@ -5,11 +5,11 @@ use crate::block::MemoryDisk;
 use crate::units::SectorSizes;
 
 mod broken_gpt;
-mod build;
+pub(super) mod build;
 mod contents;
 mod noise;
 mod old_mbr;
-mod second_opinion;
+pub(super) mod second_opinion;
 
 use build::{GptImage, disk_of, entry};
 
