@@ -19,8 +19,10 @@ use super::{
 use crate::block::BlockRead;
 use crate::units::ByteCount;
 
+mod format;
 mod write;
 
+pub use format::{FatLabel, efi_system_floor, fat_floor, format_fat};
 pub use write::{FatEdit, FatWriteError, write_fat};
 
 /// A FAT volume on a disk or in a partition (a [`Window`](crate::block::Window)).

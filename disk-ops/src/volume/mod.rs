@@ -26,7 +26,9 @@ pub mod path;
 pub mod windows;
 
 pub use error::VolumeError;
-pub use fat::{FatEdit, FatVolume, FatWriteError, write_fat};
+pub use fat::{
+    FatEdit, FatLabel, FatVolume, FatWriteError, efi_system_floor, fat_floor, format_fat, write_fat,
+};
 pub use find::{WindowsInstallation, WindowsSearch, find_windows};
 pub use memory::MemoryVolume;
 pub use ntfs::blocker::{BitLockerState, Blocker, VolumeState, survey};

@@ -14,6 +14,7 @@
 use std::cell::Cell;
 use std::io::{self, Read, Seek, SeekFrom, Write};
 use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::rc::Rc;
 
 use fatfs::{FileSystem, FsOptions};
 
@@ -61,6 +62,14 @@ pub enum FatWriteError {
         /// Which one.
         file: String,
         /// On which volume.
+        volume: String,
+        /// Why not.
+        problem: String,
+    },
+    /// The volume could not be made.
+    #[error("{volume} cannot be formatted: {problem}")]
+    Format {
+        /// The volume.
         volume: String,
         /// Why not.
         problem: String,
@@ -231,22 +240,31 @@ fn ask<D: BlockRead + BlockWrite, T>(
     length: u64,
     question: impl FnOnce(&FileSystem<&mut BoundedMedium<'_, D>>, &Cell<u64>) -> io::Result<T>,
 ) -> Result<Result<T, String>, FatWriteError> {
-    let allowance = ByteCount(FOLDERS.0.saturating_add(length.saturating_mul(4)));
-    let last_write = Cell::new(0);
-    let mut medium = BoundedMedium {
-        disk,
-        read: Medium::new(disk, allowance),
-        writable: allowance.0,
-        last_write: &last_write,
-        failure: None,
-    };
-    let answer = catch_unwind(AssertUnwindSafe(|| {
-        let volume = FileSystem::new(&mut medium, FsOptions::new())?;
+    ask_raw(disk, ByteCount(length.saturating_mul(4)), |medium| {
+        let last_write = medium.last_write.clone();
+        let volume = FileSystem::new(medium, FsOptions::new())?;
         let answer = question(&volume, &last_write);
         // Also after an error: what it would do when dropped is the same, and unheard.
         let closed = volume.unmount();
         answer.and_then(|answer| closed.map(|()| answer))
-    }));
+    })
+}
+
+/// Has the parser do something with the medium of a volume that takes `more` than what folders do.
+pub(super) fn ask_raw<D: BlockRead + BlockWrite, T>(
+    disk: &D,
+    more: ByteCount,
+    question: impl FnOnce(&mut BoundedMedium<'_, D>) -> io::Result<T>,
+) -> Result<Result<T, String>, FatWriteError> {
+    let allowance = ByteCount(FOLDERS.0.saturating_add(more.0));
+    let mut medium = BoundedMedium {
+        disk,
+        read: Medium::new(disk, allowance),
+        writable: allowance.0,
+        last_write: Rc::default(),
+        failure: None,
+    };
+    let answer = catch_unwind(AssertUnwindSafe(|| question(&mut medium)));
     if let Some(failure) = medium.failure.take().or(medium.read.take_failure()) {
         return Err(failure.into());
     }
@@ -254,6 +272,15 @@ fn ask<D: BlockRead + BlockWrite, T>(
         Ok(answer) => answer.map_err(|error| error.to_string()),
         Err(_) => Err("its sizes contradict each other".to_owned()),
     })
+}
+
+/// Has the volume know how much of it is free, which is unknown after formatting.
+pub(super) fn count_free<D: BlockRead + BlockWrite>(
+    disk: &D,
+) -> Result<Result<(), String>, FatWriteError> {
+    // A table has four bytes for each cluster of at least 512.
+    let table = disk.size().0 / 128;
+    ask(disk, table, |volume, _| volume.stats().map(|_| ()))
 }
 
 fn carry_out<T: fatfs::ReadWriteSeek>(volume: &FileSystem<T>, edit: &FatEdit) -> io::Result<()> {
@@ -301,12 +328,12 @@ fn folder_of<'v, 'p, T: fatfs::ReadWriteSeek>(
 }
 
 /// What the parser reads and writes, each so much and no more.
-struct BoundedMedium<'d, D: ?Sized> {
+pub(super) struct BoundedMedium<'d, D: ?Sized> {
     disk: &'d D,
     read: Medium<'d, D>,
     writable: u64,
     /// Where the last write ended.
-    last_write: &'d Cell<u64>,
+    last_write: Rc<Cell<u64>>,
     failure: Option<BlockError>,
 }
 
