@@ -381,7 +381,7 @@ pub struct PrepareArgs {
     pub drivers: Vec<PathBuf>,
 
     /// What is wanted beyond the platform: a JSON file with provisioningType, xdReconfigure,
-    /// domainUnjoin, installMisa
+    /// domainUnjoin, installMisa, network
     #[arg(long, value_name = "FILE")]
     pub options: Option<PathBuf>,
 

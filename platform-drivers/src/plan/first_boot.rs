@@ -27,6 +27,8 @@ pub(super) struct ScriptStep {
     pub(super) item: String,
     /// Its commands, one after the other.
     pub(super) commands: Vec<String>,
+    /// What they call, below the end of the script.
+    pub(super) routine: String,
 }
 
 impl Planner<'_, '_> {
@@ -38,8 +40,19 @@ impl Planner<'_, '_> {
             _ => self.script.push(ScriptStep {
                 item: self.item.clone(),
                 commands,
+                routine: String::new(),
             }),
         }
+    }
+
+    /// Has the script begin with a command that runs `routine`, the text of which ends by `exit /b`.
+    pub(super) fn begin_script_with(&mut self, command: &str, routine: String) {
+        let step = ScriptStep {
+            item: self.item.clone(),
+            commands: vec![command.to_owned()],
+            routine,
+        };
+        self.script.insert(0, step);
     }
 
     /// Plans the service and its script, if there is anything for them to do.
@@ -139,6 +152,7 @@ fn script(steps: &[ScriptStep]) -> String {
     }
     let _ = writeln!(text, ":step{}", steps.len() + 1);
     text.push_str(TAIL);
+    text.extend(steps.iter().map(|step| step.routine.as_str()));
     // As `cmd` wants it: labels are not found otherwise.
     text.replace('\n', "\r\n")
 }
@@ -215,6 +229,7 @@ mod tests {
         let step = |item: &str, commands: &[&str]| ScriptStep {
             item: item.into(),
             commands: commands.iter().map(|command| (*command).into()).collect(),
+            routine: String::new(),
         };
         let text = script(&[step("a.b", &["one"]), step("c.d", &["two", "three"])]);
         assert!(text.lines().all(|line| !line.contains('\r')));

@@ -38,6 +38,7 @@ mod files;
 mod filters;
 mod first_boot;
 mod install;
+mod network;
 mod packages;
 mod services;
 mod settings;
@@ -97,6 +98,18 @@ pub struct JobOptions {
     pub port_number: Option<u16>,
     /// `xdReconfigure.enableHdxPorts`
     pub enable_hdx_ports: bool,
+    /// `network`
+    pub network: Network,
+}
+
+/// What becomes of the addresses of the image.
+#[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
+pub enum Network {
+    /// Every adapter asks DHCP.
+    Dhcp,
+    /// What was set by hand is set again on the new machine.
+    #[default]
+    Keep,
 }
 
 impl JobOptions {
@@ -229,8 +242,17 @@ impl Change {
 /// What is done when Windows boots first.
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub enum FirstBootStep {
+    /// Sets what an adapter of the old machine had on the one that takes its place.
+    CarryAddresses {
+        /// What people call the old one.
+        adapter: String,
+        /// What is set.
+        settings: String,
+    },
     /// Installs an installer of the bundle.
     Install(String),
+    /// Takes out an adapter of the old machine, if the new one does not have it.
+    RemoveGhost(String),
     /// Runs a command.
     Run(String),
     /// Uninstalls the product of this name.
@@ -452,6 +474,7 @@ impl<'p> Planner<'p, '_> {
                 Action::FirstBoot(step) => self.first_boot(item, step)?,
             }
         }
+        self.network()?;
         self.first_boot_service()
     }
 
@@ -578,6 +601,13 @@ impl<'p> Planner<'p, '_> {
 impl fmt::Display for FirstBootStep {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
+            Self::CarryAddresses { adapter, settings } => write!(
+                f,
+                "carry addresses of {adapter:?} to the adapter in its place: {settings}"
+            ),
+            Self::RemoveGhost(adapter) => {
+                write!(f, "take out {adapter:?}, unless the new machine has it")
+            }
             Self::Install(file) => write!(f, "install {file}"),
             Self::Run(command) => write!(f, "run {command}"),
             Self::Uninstall(name) => write!(f, "uninstall \"{name}\""),

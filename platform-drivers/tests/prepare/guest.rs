@@ -36,6 +36,8 @@ pub fn path(text: &str) -> WinPath {
 pub struct Guest {
     pub windows: BTreeMap<String, Vec<u8>>,
     pub boot: BTreeMap<String, Vec<u8>>,
+    /// What the job asks for.
+    pub options: JobOptions,
 }
 
 /// The text of a guest's hives, and its files, before they are made.
@@ -93,13 +95,14 @@ impl Draft {
                 draft.system,
                 "[{set}\\Services\\partmgr\\Parameters]\n\"SanPolicy\"=dword:00000003"
             );
-            // An adapter that is gone, with an address of its own.
-            let _ = writeln!(
-                draft.system,
-                "[{set}\\Services\\Tcpip\\Parameters\\Interfaces\\{{6f1c0a5e-0000-4b1d-8f00-5a1de2c90001}}]\n\"EnableDHCP\"=dword:00000000\n\"IPAddress\"={}",
-                list(&["10.20.30.40".into()])
-            );
         }
+        draft.adapter(
+            0,
+            r"ROOT\KDNIC\0000",
+            "Local Area Connection* 1",
+            "kdnic",
+            "",
+        );
         draft.service("pci", 1, 0, "pci.sys", "Boot Bus Extender");
         draft.service("keepflt", 1, 0, "keepflt.sys", "");
         for name in ["BFE", "Dhcp", "TermService", "W32Time", "RemoteRegistry"] {
@@ -159,6 +162,43 @@ impl Draft {
             }
         }
         self.put(&format!(r"Windows\{folder}\{image}"), program(0x8664));
+    }
+
+    /// A network adapter, the `number`th, with values of its interface.
+    pub fn adapter(
+        &mut self,
+        number: u8,
+        instance: &str,
+        name: &str,
+        service: &str,
+        settings: &str,
+    ) {
+        let guid = format!("{{6F1C0A5E-0000-4B1D-8F00-5A1DE2C900{number:02X}}}");
+        let class = "{4d36e972-e325-11ce-bfc1-08002be10318}";
+        for set in SETS {
+            let _ = writeln!(
+                self.system,
+                "[{set}\\Control\\Class\\{class}\\{number:04}]\n\"NetCfgInstanceId\"=\"{guid}\"\n\
+                 [{set}\\Control\\Network\\{class}\\{guid}\\Connection]\n\"Name\"={}\n\"PnPInstanceId\"={}\n\
+                 [{set}\\Enum\\{instance}]\n\"Service\"=\"{service}\"\n\"ConfigFlags\"=dword:00000000\n\
+                 \"Driver\"=\"{class}\\\\{number:04}\"\n\
+                 [{set}\\Services\\Tcpip\\Parameters\\Interfaces\\{guid}]\n\"NameServer\"=\"\"\n{settings}",
+                quoted(name),
+                quoted(instance)
+            );
+        }
+    }
+
+    /// Values of an interface with an address of its own.
+    pub fn static_address(address: &str, mask: &str, gateway: &str) -> String {
+        let list = |text: &str| list(&[text.to_owned()]);
+        format!(
+            "\"EnableDHCP\"=dword:00000000\n\"IPAddress\"={}\n\"SubnetMask\"={}\n\"DefaultGateway\"={}\n\
+             \"NameServer\"=\"10.20.0.2,10.20.0.3\"\n",
+            list(address),
+            list(mask),
+            list(gateway)
+        )
     }
 
     pub fn override_start(&mut self, service: &str) {
@@ -290,6 +330,32 @@ impl Draft {
         }
         for driver in ["vmbus", "storvsc", "stornvme"] {
             self.override_start(driver);
+        }
+        // Its own adapter, with a fixed address, and one of the machine before that.
+        let mut network = catalog().target(from).flat_map(|item| &item.steps);
+        let device = network.find_map(|step| match &step.action {
+            Action::Device(device) if device.role == DeviceRole::Network => Some(device),
+            _ => None,
+        });
+        let device = device.unwrap();
+        let instance = format!(r"{}\3&2411E6FE&0&A8", device.ids[0]);
+        let address = Self::static_address("10.20.30.40", "255.255.255.0", "10.20.30.1");
+        self.adapter(7, &instance, "Ethernet", device.driver.as_str(), &address);
+        self.adapter(
+            3,
+            r"PCI\VEN_8086&DEV_100F\4&3B50545D&0&10",
+            "Ethernet0",
+            "E1G60",
+            "",
+        );
+        for set in SETS {
+            let times = r"Properties\{83da6326-97a6-4088-9453-a1923f573b29}";
+            for (property, time) in [("0066", "01"), ("0067", "02")] {
+                let _ = writeln!(
+                    self.system,
+                    "[{set}\\Enum\\PCI\\VEN_8086&DEV_100F\\4&3B50545D&0&10\\{times}\\{property}]\n@=hex(ffff0010):00,00,00,00,00,00,{time},00"
+                );
+            }
         }
         if from == Platform::Vsphere {
             for set in SETS {
@@ -468,6 +534,7 @@ impl Draft {
         Guest {
             windows: self.files,
             boot: boot.collect(),
+            options: JobOptions::default(),
         }
     }
 }
@@ -547,7 +614,7 @@ impl Guest {
                 volume: &boot,
                 store: &store.hive,
             }),
-            options: &JobOptions::default(),
+            options: &self.options,
             bundle: &[],
             now: NOW,
         })

@@ -26,7 +26,7 @@ use rustix::process::Signal;
 use serde_json::{Value, json};
 
 use disk::{Bench, artifacts, fat_file, hivexsh, ntfs_file};
-use guest::{Draft, Guest};
+use guest::{Draft, Guest, SETS};
 
 fn pairs() -> Vec<(Platform, Platform)> {
     let all = Platform::ALL.into_iter();
@@ -432,7 +432,7 @@ fn an_orchestrator_words_it_as_a_request() -> Result<()> {
     };
     let wrong = json!({
         "md5Hash": "12", "hashedBytes": 0, "xdReconfigure": {"controllers": ["a b"], "portNumber": 0},
-        "hashDisk": true, "network": "dhcp",
+        "hashDisk": true, "network": "static",
     });
     let (code, message) = run(request(wrong))?.expect_code(2)?.error()?;
     ensure!(code == "InvalidRequest", "{code}");
@@ -447,11 +447,24 @@ fn an_orchestrator_words_it_as_a_request() -> Result<()> {
         ensure!(message.contains(field), "{field}: {message}");
     }
     let right = json!({
-        "provisioningType": "Mcs", "domainUnjoin": false, "network": "keep",
+        "provisioningType": "Mcs", "domainUnjoin": false, "network": "dhcp",
         "xdReconfigure": {"controllers": ["ddc1.example.com"], "portNumber": 8080},
         "md5Hash": oracle::md5_of_file(&bench.disk)?,
     });
     let found = artifacts(&run(request(right))?.expect_code(0)?)?;
     ensure!(found["proof"]["failures"] == json!([]), "{found}");
+    let (windows, _) = bench.checked_volumes()?;
+    let system = ntfs_file(&windows, "Windows/System32/config/SYSTEM")?;
+    for set in SETS {
+        let interfaces = format!(r"\{set}\Services\Tcpip\Parameters\Interfaces");
+        let said = hivexsh(
+            &system,
+            &format!("cd {interfaces}\\{{6F1C0A5E-0000-4B1D-8F00-5A1DE2C90007}}\nlsval\n"),
+        )?;
+        ensure!(
+            said.contains("\"EnableDHCP\"=dword:00000001") && !said.contains("IPAddress"),
+            "{set}: {said}"
+        );
+    }
     Ok(())
 }

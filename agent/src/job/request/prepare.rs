@@ -5,7 +5,7 @@ use ce_disk::export::Md5Digest;
 use ce_disk::units::ByteCount;
 use ce_platform::Platform;
 use ce_platform::catalog::schema::Provisioning;
-use ce_platform::plan::JobOptions;
+use ce_platform::plan::{self, JobOptions};
 use serde::Deserialize;
 
 use super::{Fields, LocalOverrides, Request};
@@ -85,10 +85,6 @@ impl OptionFields {
     /// The options, or every problem with them: the field, and what is wrong with it.
     fn check(self) -> Result<JobOptions, Vec<(&'static str, String)>> {
         let mut problems = Vec::new();
-        if self.network == Some(Network::Dhcp) {
-            let problem = "this version of ce-agent cannot change addresses: say `keep`";
-            problems.push(("network", problem.to_owned()));
-        }
         let xd = self.xd_reconfigure;
         let controllers = xd.as_ref().map_or(Vec::new(), |xd| xd.controllers.clone());
         for name in &controllers {
@@ -114,6 +110,10 @@ impl OptionFields {
             controllers,
             port_number,
             enable_hdx_ports: xd.and_then(|xd| xd.enable_hdx_ports).unwrap_or(false),
+            network: match self.network {
+                Some(Network::Dhcp) => plan::Network::Dhcp,
+                Some(Network::Keep) | None => plan::Network::Keep,
+            },
         })
     }
 }
