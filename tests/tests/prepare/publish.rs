@@ -59,6 +59,9 @@ fn a_disk_with_the_target_device_software_is_published_as_pvs_wants_it() -> Resu
 #[test]
 fn a_publish_tells_what_may_not_work_and_goes_on() -> Result<()> {
     let mut draft = streamable();
+    let address = Draft::static_address("10.20.30.40", "255.255.255.0", "10.20.30.1");
+    let adapter = r"VMBUS\{f8615163-df3e-46c5-913f-f2d2f965ed0e}\1";
+    draft.adapter(7, adapter, "Ethernet", "netvsc", &address);
     draft
         .files
         .insert("Personality.ini".into(), b"[StringData]\r\n".to_vec());
@@ -131,7 +134,7 @@ fn a_disk_that_cannot_be_streamed_is_refused_with_every_reason() -> Result<()> {
 }
 
 #[test]
-fn a_disk_that_starts_by_bios_or_has_no_windows_is_not_published() -> Result<()> {
+fn a_disk_that_starts_by_bios_or_has_no_windows_or_large_sectors_is_not_published() -> Result<()> {
     let folder = tempfile::tempdir()?;
     let disk = folder.path().join("bios.raw");
     let windows = PhonyWindows::vda_on_vsphere().firmware(Firmware::Bios);
@@ -153,6 +156,13 @@ fn a_disk_that_starts_by_bios_or_has_no_windows_is_not_published() -> Result<()>
     let run = ce_agent(["publish", text(&empty)?, "--to", text(&image)?, "--json"])?;
     let job = run.expect_code(3)?.job()?;
     ensure!(job["error"]["code"] == "NoWindows", "{job}");
+    let large = ["publish", text(&empty)?, "--to", text(&image)?, "--json"];
+    let run = ce_agent(large)?.with(["--sector-size", "4096"]);
+    let (_, message) = run.expect_code(3)?.error()?;
+    ensure!(
+        message.contains("logical sectors of 4096 bytes"),
+        "{message}"
+    );
     ensure!(!image.exists());
     Ok(())
 }
