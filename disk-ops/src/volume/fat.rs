@@ -59,13 +59,19 @@ impl<D: BlockRead> FatVolume<D> {
     ///
     /// [`VolumeError`] when the table cannot be read or is too large to be.
     pub fn free(&self) -> Result<ByteCount, VolumeError> {
+        Ok(self.room()?.free)
+    }
+
+    fn room(&self) -> Result<Room, VolumeError> {
         // FAT counts clusters with 28 bits, of at most 256 KiB.
         self.ask(ByteCount::mib(64), "\\", |volume| {
             let stats = volume.stats()?;
             let clusters = stats.free_clusters().min(stats.total_clusters());
-            Ok(ByteCount(
-                u64::from(clusters) * u64::from(stats.cluster_size()),
-            ))
+            let cluster = u64::from(stats.cluster_size());
+            Ok(Room {
+                free: ByteCount(u64::from(clusters) * cluster),
+                cluster: ByteCount(cluster),
+            })
         })
     }
 
@@ -217,6 +223,12 @@ fn entry_of<'v, T: ReadWriteSeek>(folder: &Dir<'v, T>, name: &str) -> io::Result
         }
     }
     Err(io::ErrorKind::NotFound.into())
+}
+
+/// What is free of a volume, and in which pieces it is given away.
+struct Room {
+    free: ByteCount,
+    cluster: ByteCount,
 }
 
 /// What the parser wants to read and write; writing fails.

@@ -92,8 +92,9 @@ const RESERVED_SECTORS: u64 = 8;
 const TABLES: u64 = 2;
 const LARGEST_CLUSTER: u64 = 4096;
 
-/// The boot files of an update stand beside the old ones until they are whole.
-const SPARE: ByteCount = ByteCount::mib(16);
+/// The boot files of an update stand beside the old ones until they are whole, the largest of which has
+/// some 3 MiB. Windows 10 makes partitions of 50 MiB to start from, and its boot files fill 35.
+const SPARE: ByteCount = ByteCount::mib(8);
 
 #[cfg(test)]
 mod tests;

@@ -18,7 +18,7 @@ use std::rc::Rc;
 
 use fatfs::{FileSystem, FsOptions};
 
-use super::{FOLDERS, FatVolume, entry_of, find};
+use super::{FOLDERS, FatVolume, Room, entry_of, find};
 use crate::block::{BlockError, BlockRead, BlockWrite};
 use crate::units::{ByteCount, ByteOffset};
 use crate::volume::ntfs::medium::Medium;
@@ -131,9 +131,11 @@ pub fn write_fat<D: BlockRead + BlockWrite>(
     Ok(())
 }
 
-/// What is written anew has to fit beside what is there: a little more is asked for than is needed.
+/// What is written anew has to fit beside what is there: a little more is asked for than is needed,
+/// of each file a cluster, by which its folder may grow.
 fn expect_room<D: BlockRead>(disk: &D, edits: &[FatEdit]) -> Result<(), FatWriteError> {
     let volume = FatVolume::open(disk)?;
+    let Room { free, cluster } = volume.room()?;
     let mut needed = 0;
     for edit in edits {
         if let FatEdit::Write { path, content } = edit {
@@ -141,10 +143,10 @@ fn expect_room<D: BlockRead>(disk: &D, edits: &[FatEdit]) -> Result<(), FatWrite
                 true => volume.metadata(path)?.size.0,
                 false => 0,
             };
-            needed += (content.len() as u64 + LARGEST_CLUSTER).saturating_sub(old);
+            needed += (content.len() as u64 + 2 * cluster.0).saturating_sub(old);
         }
     }
-    let (free, needed) = (volume.free()?, ByteCount(needed));
+    let needed = ByteCount(needed);
     match free < needed {
         true => Err(FatWriteError::NoSpace {
             volume: disk.name().to_owned(),
@@ -374,9 +376,6 @@ impl<D: BlockWrite + ?Sized> Write for BoundedMedium<'_, D> {
         Ok(())
     }
 }
-
-/// A file takes up to a cluster more than its length.
-const LARGEST_CLUSTER: u64 = 256 << 10;
 
 /// The length of an entry of a folder.
 const ENTRY: usize = 32;

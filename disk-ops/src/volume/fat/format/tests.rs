@@ -88,6 +88,21 @@ fn a_volume_made_here_is_sound_to_other_programs_at_every_size() {
 }
 
 #[test]
+fn the_boot_files_of_all_languages_fit_where_windows_10_starts_from() {
+    let disk = used(ByteCount::mib(50), SectorSize::B512);
+    format_fat(&disk, LABEL).unwrap();
+    let edits: Vec<FatEdit> = (0..350)
+        .map(|number| FatEdit::Write {
+            path: path(&format!(r"EFI\Microsoft\Boot\{}\{number}.mui", number % 40)),
+            content: vec![1; 100_000],
+        })
+        .collect();
+    let files: u64 = edits.len() as u64 * 100_000;
+    assert!(efi_system_floor(ByteCount(files), SectorSize::B512) <= ByteCount::mib(50));
+    write_fat(&disk, &edits).unwrap();
+}
+
+#[test]
 fn nothing_of_the_volume_that_was_there_is_found_again() {
     let disk = used(ByteCount::mib(64), SectorSize::B512);
     format_fat(&disk, LABEL).unwrap();
