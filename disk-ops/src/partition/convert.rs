@@ -16,7 +16,7 @@
 
 use uuid::Uuid;
 
-use super::gpt::{NewGpt, NewPartition, usable_range};
+use super::gpt::{MOST_PARTITIONS, NewGpt, NewPartition, usable_range};
 use super::{Finding, Partition, PartitionTable, PartitionType, Role, Scheme};
 use crate::units::{ByteCount, ByteOffset};
 
@@ -156,6 +156,12 @@ pub enum ConversionRefused {
         /// What it has.
         found: Scheme,
     },
+    /// There are more partitions than a GPT has entries, those included that have to be made.
+    #[error("it would have {found} partitions, and a GPT holds 128 at most")]
+    TooManyPartitions {
+        /// How many.
+        found: usize,
+    },
     /// There is no type of a GPT for a partition.
     #[error("partition {number} has the type {kind}, for which a GPT has none that is known")]
     UnknownType {
@@ -259,10 +265,13 @@ pub fn plan(
             Fate::Reserved,
         );
     }
-    Ok(ConversionPlan {
-        gpt: draft.gpt,
-        partitions: draft.partitions,
-    })
+    match draft.partitions.len() {
+        found if found > MOST_PARTITIONS => Err(ConversionRefused::TooManyPartitions { found }),
+        _ => Ok(ConversionPlan {
+            gpt: draft.gpt,
+            partitions: draft.partitions,
+        }),
+    }
 }
 
 /// A plan as it grows.

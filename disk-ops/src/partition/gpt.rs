@@ -35,7 +35,7 @@ mod grown;
 mod write;
 
 pub use grown::{MovedBackup, move_backup_to_end};
-pub use write::{GptWriteError, NewGpt, NewPartition, usable_range};
+pub use write::{GptWriteError, MOST_PARTITIONS, NewGpt, NewPartition, usable_range};
 
 /// The largest array of entries that is read, in bytes.
 pub const MAX_ENTRIES_LENGTH: u64 = 1 << 20;

@@ -271,6 +271,29 @@ fn logical_partitions_become_partitions_like_the_others() {
 }
 
 #[test]
+fn more_partitions_than_a_gpt_holds_are_refused() {
+    // In front of each logical partition, the sector that says so.
+    let disk_with = |logical: u32| {
+        let rest = (0, 0x0F, 201 * 2048, 54 * 2048);
+        let disk = mbr(
+            256 * 2048,
+            &[USUAL[0], (0, 0x07, 101 * 2048, 100 * 2048), rest],
+        );
+        for number in 0..logical {
+            let mut entries = vec![(0, 0x83, 1, 9)];
+            if number + 1 < logical {
+                entries.push((0, 0x05, (number + 1) * 10, 10));
+            }
+            put_record(&disk, u64::from(201 * 2048 + number * 10), &entries);
+        }
+        disk
+    };
+    planned(&disk_with(126), &facts()).unwrap();
+    let error = refused(&disk_with(127), &facts());
+    assert_eq!(error, ConversionRefused::TooManyPartitions { found: 129 });
+}
+
+#[test]
 fn a_disk_with_sectors_of_4096_bytes_is_converted() {
     let entries = [
         (0x80, 0x07, 256, 300 * 256),

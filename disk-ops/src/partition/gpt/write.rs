@@ -199,7 +199,7 @@ impl NewGpt {
 
     fn check(&self, usable: &Range<ByteOffset>, sector: SectorSize) -> Result<(), GptWriteError> {
         let found = self.partitions.len();
-        if found > ENTRY_COUNT.get() as usize {
+        if found > MOST_PARTITIONS {
             return Err(GptWriteError::TooManyPartitions { found });
         }
         let mut sorted: Vec<_> = (1..).zip(&self.partitions).collect();
@@ -289,8 +289,9 @@ fn first(findings: &[Finding]) -> String {
     first.map_or(String::new(), |finding| format!(": {finding}"))
 }
 
-/// What Windows and every other tool makes.
-const ENTRY_COUNT: U32 = U32::new(128);
+/// How many partitions a GPT has that is made here: as many as with Windows and every other tool.
+pub const MOST_PARTITIONS: usize = 128;
+const ENTRY_COUNT: U32 = U32::new(MOST_PARTITIONS as u32);
 const ENTRY_LENGTH: U32 = U32::new(128);
 const ENTRIES_LENGTH: u64 = 128 * 128;
 const NAME_UNITS: usize = 36;
