@@ -21,6 +21,7 @@
 #![forbid(unsafe_code)]
 
 pub mod apply;
+pub mod bcd;
 pub mod bundle;
 pub mod catalog;
 pub mod driver_store;
