@@ -17,6 +17,8 @@
 //!                                         proof       read back by others: does it boot there
 //!                                           |
 //!                                         streaming   can Citrix Provisioning stream it
+//!
+//!  uefi: what a Windows of a BIOS disk needs to be started by UEFI, with a new store (bcd)
 //! ```
 #![forbid(unsafe_code)]
 
@@ -34,6 +36,7 @@ pub mod platform;
 pub mod preflight;
 pub mod proof;
 pub mod streaming;
+pub mod uefi;
 
 pub use catalog::{Catalog, CatalogError};
 pub use platform::{Platform, UnknownPlatform};

@@ -19,7 +19,7 @@ use ce_disk::units::ByteCount;
 use ce_disk::volume::{PathError, VolumeError, WinPath, WindowsVolume};
 use ce_regf::{CheckReport, EditError, FileTime, Hive, HiveEditor, LogFate};
 
-use crate::hives::{HiveName, HiveSet};
+use crate::hives::{HiveName, HiveSet, LoadedHive};
 use crate::plan::draft::carry_out;
 use crate::plan::edit::RegistryEditKind;
 use crate::plan::{BCD, BootVolume, Change, EditPlan};
@@ -183,6 +183,24 @@ pub fn apply(
             | Change::Subject { .. } => {}
         }
     }
+    Ok(files)
+}
+
+/// The files of a hive with these changes of it, and of its logs.
+pub(crate) fn hive_with(
+    loaded: &LoadedHive,
+    volume: &dyn WindowsVolume,
+    changes: &[Change],
+    now: FileTime,
+) -> Result<Vec<FileChange>, ApplyError> {
+    let edits = changes.iter().filter_map(|change| match change {
+        Change::Registry(edit) => Some((edit.key.as_str(), &edit.change, change)),
+        _ => None,
+    });
+    let name = loaded.path.file_name().unwrap_or_default();
+    let mut files = Vec::new();
+    let changed = changed(name, &loaded.hive, edits, now)?;
+    write_hive(&mut files, volume, &loaded.path, changed)?;
     Ok(files)
 }
 

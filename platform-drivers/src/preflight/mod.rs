@@ -112,7 +112,10 @@ impl Blocker {
                 "Start Windows, make room on the volume (cleanmgr), and shut it down."
             }
             Self::NoWindows => "Select the disk that Windows starts from.",
-            Self::NotUefi { .. } => "Convert the disk first: ce-agent convert-to-uefi",
+            Self::NotUefi { .. } => {
+                "Convert the disk first (ce-agent convert-to-uefi), or along with it: \
+                 --convert-to-uefi, convertToUefi."
+            }
             Self::PendingReboot { .. } => {
                 "Start Windows, let it finish, restart it until nothing is pending, and shut it down \
                  with: shutdown /s /t 0"

@@ -3,16 +3,18 @@
 use ce_disk::volume::WindowsVolume;
 use uuid::Uuid;
 
-use super::{BootSubject, Chain, SecondReader, Subject, Unreadable};
+use super::{BootSubject, Chain, SecondReader, Unreadable};
+use crate::inspect::Inspection;
 use crate::plan::BCD;
 
 pub(super) fn chains(
-    subject: &Subject<'_>,
+    inspection: &Inspection,
+    windows: &dyn WindowsVolume,
     boot: &BootSubject<'_>,
     store: Option<&[u8]>,
 ) -> Result<Vec<Chain>, Unreadable> {
     let mut firmware = Chain::new("EFI system partition", false);
-    let fallback = match subject.inspection.version.architecture.as_deref() {
+    let fallback = match inspection.version.architecture.as_deref() {
         Some("arm64") => r"EFI\Boot\bootaa64.efi",
         Some("x86") => r"EFI\Boot\bootia32.efi",
         _ => r"EFI\Boot\bootx64.efi",
@@ -22,7 +24,7 @@ pub(super) fn chains(
     }
     let mut loader = Chain::new("boot configuration data", false);
     match store {
-        Some(bytes) => entry(subject, boot, &SecondReader::new(bytes)?, &mut loader)?,
+        Some(bytes) => entry(windows, boot, &SecondReader::new(bytes)?, &mut loader)?,
         None => presence(boot.volume, "store", BCD, &mut loader)?,
     }
     Ok(vec![firmware, loader])
@@ -30,7 +32,7 @@ pub(super) fn chains(
 
 /// The entry that is started by default.
 fn entry(
-    subject: &Subject<'_>,
+    windows: &dyn WindowsVolume,
     boot: &BootSubject<'_>,
     store: &SecondReader<'_>,
     chain: &mut Chain,
@@ -54,7 +56,7 @@ fn entry(
         };
     }
     let loader = store.text(&element(&object, APPLICATION_PATH), "Element")?;
-    presence(subject.volume, "loader", &loader.unwrap_or_default(), chain)
+    presence(windows, "loader", &loader.unwrap_or_default(), chain)
 }
 
 /// The partition and the disk of a device element for a partition of a GPT disk: the type stands at

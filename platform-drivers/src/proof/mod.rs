@@ -142,7 +142,36 @@ enum Unreadable {
 impl Proof {
     /// Reads everything back. What cannot be read is a failure, too.
     pub fn of(subject: &Subject<'_>) -> Self {
-        let read = catch_unwind(AssertUnwindSafe(|| Self::read(subject)));
+        Self::guarded(|| Self::read(subject))
+    }
+
+    /// Follows only how it starts, whatever machine it is for: from the firmware to the loader of the
+    /// Windows on `windows`. Without `boot` it does not.
+    pub fn of_boot(
+        inspection: &Inspection,
+        windows: &dyn WindowsVolume,
+        boot: Option<&BootSubject<'_>>,
+    ) -> Self {
+        Self::guarded(|| {
+            let Some(boot) = boot else {
+                return Ok(Self {
+                    failures: vec![
+                        "there is no EFI system partition with a boot configuration".into(),
+                    ],
+                    ..Self::default()
+                });
+            };
+            let boot = boot_chains(inspection, windows, boot)?;
+            Ok(Self {
+                failures: boot.iter().filter_map(Chain::broken).collect(),
+                boot,
+                ..Self::default()
+            })
+        })
+    }
+
+    fn guarded(read: impl FnOnce() -> Result<Self, Unreadable>) -> Self {
+        let read = catch_unwind(AssertUnwindSafe(read));
         let failed = |failure: String| Self {
             failures: vec![failure],
             ..Self::default()
@@ -209,11 +238,7 @@ impl Proof {
             ..Self::default()
         };
         if let Some(boot) = &subject.boot {
-            let store = match BCD.parse() {
-                Ok(path) => read_if_there(boot.volume, &path)?,
-                Err(_) => None,
-            };
-            proof.boot = boot::chains(subject, boot, store.as_deref())?;
+            proof.boot = boot_chains(subject.inspection, subject.volume, boot)?;
         }
         let chains = [&proof.devices, &proof.services, &proof.filters, &proof.boot];
         let chains = chains.into_iter().flatten();
@@ -222,6 +247,18 @@ impl Proof {
         proof.failures.extend(without_any(subject, &proof));
         Ok(proof)
     }
+}
+
+fn boot_chains(
+    inspection: &Inspection,
+    windows: &dyn WindowsVolume,
+    boot: &BootSubject<'_>,
+) -> Result<Vec<Chain>, Unreadable> {
+    let store = match BCD.parse() {
+        Ok(path) => read_if_there(boot.volume, &path)?,
+        Err(_) => None,
+    };
+    boot::chains(inspection, windows, boot, store.as_deref())
 }
 
 /// Of the storage controllers, and of the network adapters, one has to have a driver.
