@@ -83,6 +83,8 @@ pub enum JobCommand {
     Publish(PublishArgs),
     /// Prepare the disk, and write what it becomes as an image that Citrix Provisioning streams
     PrepareAndPublish(PrepareAndPublishArgs),
+    /// Bring the Windows on an MBR disk that a BIOS starts to start by UEFI, in place, all or nothing
+    ConvertToUefi(ConvertArgs),
     /// Run a job as the orchestrator words it
     Run(RunArgs),
 }
@@ -385,12 +387,33 @@ pub struct PrepareArgs {
     #[arg(long, value_name = "FILE")]
     pub options: Option<PathBuf>,
 
+    /// Bring a disk that starts by BIOS to start by UEFI first, in the same change; it starts by BIOS
+    /// no more
+    #[arg(long)]
+    pub convert_to_uefi: bool,
+
     /// Print every change with its reason, and write nothing
     #[arg(long)]
     pub plan: bool,
 
     /// Where changes and the journal are kept until they are on the disk [default: $CE_STATE_DIR,
     /// else /var/lib/ce-agent for root and $XDG_STATE_HOME/ce-agent for others]
+    #[arg(long, value_name = "DIR")]
+    pub scratch: Option<PathBuf>,
+}
+
+/// `convert-to-uefi`.
+#[derive(Args, Debug)]
+pub struct ConvertArgs {
+    /// What to change: a raw file or a block device; with --plan also a VHDX or VHD
+    #[command(flatten)]
+    pub disk: DiskArgs,
+
+    /// Print every change with its reason, and write nothing
+    #[arg(long)]
+    pub plan: bool,
+
+    /// Where changes and the journal are kept until they are on the disk [default: as for prepare]
     #[arg(long, value_name = "DIR")]
     pub scratch: Option<PathBuf>,
 }

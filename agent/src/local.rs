@@ -22,7 +22,7 @@ use crate::cli::{
 use crate::config::state_folder;
 use crate::console::Console;
 use crate::job::{
-    Destination, DiskSpec, ErrorCode, ExportSpec, Job, JobError, JobSpec, KnownHash,
+    ConvertSpec, Destination, DiskSpec, ErrorCode, ExportSpec, Job, JobError, JobSpec, KnownHash,
     LocalOverrides, PrepareAndPublishSpec, PrepareSpec, PublishSpec, Reach, Request, ShareAccess,
     Status, Watch, Work, execute, guard_secrets, read_options,
 };
@@ -58,6 +58,13 @@ fn worded(command: &JobCommand) -> Result<JobSpec, JobError> {
             disk_spec(&args.prepare.disk),
             Work::PrepareAndPublish(prepare_and_publish_spec(args)?),
         )),
+        JobCommand::ConvertToUefi(args) => Ok(JobSpec::local(
+            disk_spec(&args.disk),
+            Work::ConvertToUefi(ConvertSpec {
+                plan_only: args.plan,
+                scratch: args.scratch.clone().map_or_else(state_folder, Ok)?,
+            }),
+        )),
         JobCommand::Run(args) => requested(args),
     }
 }
@@ -70,6 +77,7 @@ fn operation_of(command: &JobCommand) -> &'static str {
         JobCommand::Prepare(_) => "prepare",
         JobCommand::PrepareAndPublish(_) => "prepareAndPublish",
         JobCommand::Publish(_) => "publish",
+        JobCommand::ConvertToUefi(_) => "convertToUefi",
         JobCommand::Run(_) => "run",
     }
 }
@@ -160,6 +168,7 @@ fn prepare_spec(args: &PrepareArgs) -> Result<PrepareSpec, JobError> {
             hashed: args.hashed_bytes.map(ByteCount),
         }),
         options,
+        convert_to_uefi: args.convert_to_uefi,
         drivers: args.drivers.clone(),
         plan_only: args.plan,
         scratch: args.scratch.clone().map_or_else(state_folder, Ok)?,

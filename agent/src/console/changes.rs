@@ -1,4 +1,4 @@
-//! What a prepare did, or with `--plan` would do, for people to read.
+//! What a prepare or a conversion did, or with `--plan` would do, for people to read.
 
 use std::fmt::Write;
 

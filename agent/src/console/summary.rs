@@ -18,7 +18,7 @@ pub(super) fn of(job: &Job, style: Style) -> String {
             .as_ref()
             .map(|found| inspection::page(found, style))
             .unwrap_or_default(),
-        "prepare" => changes::page(found, job.status, style),
+        "convertToUefi" | "prepare" => changes::page(found, job.status, style),
         _ => exported(found),
     }
 }

@@ -14,7 +14,7 @@ use tracing::{info, warn};
 use super::export::export_disk;
 use super::failure::{export_failed, open_failed};
 use super::inspect::inspect_disk;
-use super::prepare::{prepare_and_publish_disk, prepare_disk};
+use super::prepare::{convert_disk, prepare_and_publish_disk, prepare_disk};
 use super::publish::publish_disk;
 use super::spec::{DiskSpec, JobSpec, Work};
 use super::{Artifacts, ErrorCode, Job, JobError, Status, diagnostics};
@@ -37,6 +37,7 @@ pub struct Watch {
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub(super) enum Phase {
     Inspect,
+    Convert,
     Plan,
     Apply,
     Write,
@@ -47,8 +48,9 @@ pub(super) enum Phase {
 }
 
 impl Phase {
-    const ALL: [Self; 8] = [
+    const ALL: [Self; 9] = [
         Self::Inspect,
+        Self::Convert,
         Self::Plan,
         Self::Apply,
         Self::Write,
@@ -62,6 +64,7 @@ impl Phase {
     pub(super) fn name(self) -> &'static str {
         match self {
             Self::Inspect => "inspect",
+            Self::Convert => "convert",
             Self::Plan => "plan",
             Self::Apply => "apply",
             Self::Write => "write",
@@ -98,6 +101,11 @@ impl Watch {
         Phase::ALL.get(begun.checked_sub(1)?).copied()
     }
 
+    fn phases_percent(&self) -> u8 {
+        let begun = self.phases.load(Ordering::Relaxed).saturating_sub(1) as u64;
+        percent(ByteCount(begun), ByteCount(Phase::ALL.len() as u64))
+    }
+
     pub(super) fn begin_verify(&self) -> &Progress {
         self.verified.get_or_init(Progress::default)
     }
@@ -112,9 +120,9 @@ impl Watch {
                 let both = ByteCount(done + verified.min(total.0));
                 percent(both, ByteCount(total.0 * 2))
             }
+            Work::ConvertToUefi(_) => self.phases_percent(),
             Work::Prepare(prepare) => {
-                let begun = self.phases.load(Ordering::Relaxed).saturating_sub(1) as u64;
-                let phases = percent(ByteCount(begun), ByteCount(Phase::ALL.len() as u64));
+                let phases = self.phases_percent();
                 match prepare.known_hash {
                     // Reading the disk takes nearly all of the time.
                     Some(_) => percent(ByteCount(done), total) / 10 * 9 + phases / 10,
@@ -184,6 +192,9 @@ fn work(
         Work::PrepareAndPublish(both) => Some(prepare_and_publish_disk(
             &spec.disk, both, watch, artifacts, warnings,
         )),
+        Work::ConvertToUefi(convert) => Some(convert_disk(
+            &spec.disk, convert, watch, artifacts, warnings,
+        )),
         _ => None,
     };
     if let Some(result) = changed {
@@ -202,7 +213,10 @@ fn work(
             publish_disk(spec, disk.as_ref(), publish, watch, artifacts, warnings)?;
         }
         // Done above: one needs no disk, the others open it in their own way.
-        Work::Diagnostics(_) | Work::Prepare(_) | Work::PrepareAndPublish(_) => {}
+        Work::ConvertToUefi(_)
+        | Work::Diagnostics(_)
+        | Work::Prepare(_)
+        | Work::PrepareAndPublish(_) => {}
         Work::Hash => {
             let md5 = export::hash(disk.as_ref(), &watch.cancel, &watch.progress)
                 .map_err(|error| export_failed(&error))?;

@@ -2,6 +2,7 @@
 
 use ce_disk::block::{BlockError, OpenError};
 use ce_disk::export::ExportError;
+use ce_disk::partition::gpt::GptWriteError;
 use ce_disk::sink::SinkError;
 use ce_disk::sink::smb::{SmbError, SmbErrorCode};
 use ce_disk::volume::{Blocker, MaskError, VolumeError};
@@ -231,6 +232,14 @@ pub(super) fn fat_write_failed(error: &FatWriteError) -> JobError {
         FatWriteError::Volume(error) => volume_failed(error),
         _ => JobError::from_chain(ErrorCode::NtfsDirty, error)
             .with_hint("check the EFI system partition: chkdsk /f, or fsck.fat"),
+    }
+}
+
+/// Why a partition table could not be written.
+pub(super) fn gpt_write_failed(error: &GptWriteError) -> JobError {
+    match error {
+        GptWriteError::Block(error) => overlay_failed(error),
+        _ => JobError::from_chain(ErrorCode::Internal, error).with_hint(AS_IT_WAS),
     }
 }
 

@@ -45,5 +45,6 @@ pub use request::{LocalOverrides, Refused, Request};
 pub use result::{Artifacts, Job, Status, WindowsSummary};
 pub use selection::{Reach, RemoteReach};
 pub use spec::{
-    DiskSpec, ExportSpec, JobSpec, KnownHash, PrepareAndPublishSpec, PrepareSpec, PublishSpec, Work,
+    ConvertSpec, DiskSpec, ExportSpec, JobSpec, KnownHash, PrepareAndPublishSpec, PrepareSpec,
+    PublishSpec, Work,
 };

@@ -178,25 +178,16 @@ impl Request {
                 .checked_prepare_and_publish(platform, &local)
                 .map(Work::PrepareAndPublish),
             Some("publish") => self.checked_publish(platform, &local).map(Work::Publish),
-            Some(known @ "convertToUefi") => {
-                let problem = format!("this version of ce-agent cannot do `{known}`");
-                self.problem("operation", problem);
-                None
-            }
+            Some("convertToUefi") => self.checked_convert(&local).map(Work::ConvertToUefi),
             Some(other) => {
-                let problem = format!(
-                    "`{other}` is no operation; `export`, `inspect`, `prepare`, `publish` and \
-                     `prepareAndPublish` are"
-                );
-                self.problem("operation", problem);
+                let known = OPERATIONS.join(", ");
+                self.problem("operation", format!("`{other}` is none of {known}"));
                 None
             }
             None => {
                 if !self.given.contains(&"operation") {
-                    self.problem(
-                        "operation",
-                        "missing; say `export`, `inspect`, `prepare` or `publish`",
-                    );
+                    let known = OPERATIONS.join(", ");
+                    self.problem("operation", format!("missing; say one of {known}"));
                 }
                 None
             }
@@ -732,6 +723,16 @@ fn meant(name: &str) -> Option<&'static str> {
 }
 
 const DEFAULT_TIMEOUT_SECONDS: u64 = 7200;
+
+const OPERATIONS: [&str; 7] = [
+    "convertToUefi",
+    "diagnostics",
+    "export",
+    "inspect",
+    "prepare",
+    "prepareAndPublish",
+    "publish",
+];
 
 const OUR_FIELDS: [&str; 9] = [
     "operation",

@@ -94,6 +94,8 @@ impl DiskSpec {
 /// The operations.
 #[derive(Clone, Debug)]
 pub enum Work {
+    /// Bring the Windows on a BIOS disk to start by UEFI.
+    ConvertToUefi(ConvertSpec),
     /// Collect what support needs; into this file, or else into the result.
     Diagnostics(Option<Destination>),
     /// Write the disk as an image.
@@ -115,6 +117,7 @@ impl Work {
     /// The operation's name in requests and results.
     pub fn operation(&self) -> &'static str {
         match self {
+            Self::ConvertToUefi(_) => "convertToUefi",
             Self::Diagnostics(_) => "diagnostics",
             Self::Export(_) => "export",
             Self::Hash => "hash",
@@ -131,7 +134,11 @@ impl Work {
             Self::Export(image) => Some(image),
             Self::PrepareAndPublish(both) => Some(&both.publish.image),
             Self::Publish(publish) => Some(&publish.image),
-            Self::Diagnostics(_) | Self::Hash | Self::Inspect | Self::Prepare(_) => None,
+            Self::ConvertToUefi(_)
+            | Self::Diagnostics(_)
+            | Self::Hash
+            | Self::Inspect
+            | Self::Prepare(_) => None,
         }
     }
 
@@ -141,7 +148,11 @@ impl Work {
             Self::Export(image) => Some(image),
             Self::PrepareAndPublish(both) => Some(&mut both.publish.image),
             Self::Publish(publish) => Some(&mut publish.image),
-            Self::Diagnostics(_) | Self::Hash | Self::Inspect | Self::Prepare(_) => None,
+            Self::ConvertToUefi(_)
+            | Self::Diagnostics(_)
+            | Self::Hash
+            | Self::Inspect
+            | Self::Prepare(_) => None,
         }
     }
 }
@@ -195,6 +206,15 @@ pub struct PublishSpec {
     pub platform: Option<Platform>,
 }
 
+/// What a conversion to UEFI does.
+#[derive(Clone, Debug)]
+pub struct ConvertSpec {
+    /// Whether to say what would be done, and write nothing.
+    pub plan_only: bool,
+    /// Where changes and the journal are kept until they are on the disk.
+    pub scratch: PathBuf,
+}
+
 /// What a prepare does.
 #[derive(Clone, Debug)]
 pub struct PrepareSpec {
@@ -204,6 +224,8 @@ pub struct PrepareSpec {
     pub known_hash: Option<KnownHash>,
     /// What is asked for beyond the platform.
     pub options: JobOptions,
+    /// Whether a disk that starts by BIOS is brought to start by UEFI first.
+    pub convert_to_uefi: bool,
     /// Folders with driver packages that may be put in.
     pub drivers: Vec<PathBuf>,
     /// Whether to say what would be done, and write nothing.

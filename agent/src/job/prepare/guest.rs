@@ -37,6 +37,15 @@ pub(super) struct Extent {
 }
 
 impl Extent {
+    /// These bytes, under this name.
+    pub(super) fn new(start: ByteOffset, length: ByteCount, name: String) -> Self {
+        Self {
+            start,
+            length,
+            name,
+        }
+    }
+
     fn of(partition: &Partition) -> Self {
         Self {
             start: partition.start,
@@ -53,6 +62,29 @@ impl Extent {
 }
 
 impl Place {
+    /// The folder of Windows.
+    pub(super) fn folder(&self) -> &WinPath {
+        &self.folder
+    }
+
+    /// The number of the partition of Windows in `table`.
+    pub(super) fn number(&self, table: &PartitionTable) -> Option<u32> {
+        let mut partitions = table.partitions.iter();
+        let is_it = |found: &&Partition| {
+            (found.start, found.length) == (self.windows.start, self.windows.length)
+        };
+        let found = partitions.find(is_it)?;
+        Some(found.number)
+    }
+
+    /// The same with another EFI system partition.
+    pub(super) fn with_boot(self, boot: Extent) -> Self {
+        Self {
+            boot: Some(boot),
+            ..self
+        }
+    }
+
     /// The one Windows of `disk`, and the first EFI system partition with a boot configuration.
     pub(in crate::job) fn find(
         disk: &dyn BlockRead,
@@ -188,15 +220,22 @@ impl<'d> Guest<'d> {
             inspection: &self.inspection,
             volume: &self.volume,
             folder: &self.place.folder,
-            boot: self
-                .boot
-                .as_ref()
-                .zip(self.place.ids)
-                .map(|(boot, ids)| BootSubject {
-                    volume: &boot.volume,
-                    disk: ids.0,
-                    windows: ids.1,
-                }),
+            boot: self.boot_subject(),
+        })
+    }
+
+    /// Whether the default entry starts it, read from where it was opened.
+    pub(super) fn boot_proof(&self) -> Proof {
+        let boot = self.boot_subject();
+        Proof::of_boot(&self.inspection, &self.volume, boot.as_ref())
+    }
+
+    fn boot_subject(&self) -> Option<BootSubject<'_>> {
+        let both = self.boot.as_ref().zip(self.place.ids);
+        both.map(|(boot, ids)| BootSubject {
+            volume: &boot.volume,
+            disk: ids.0,
+            windows: ids.1,
         })
     }
 

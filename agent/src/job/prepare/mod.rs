@@ -7,7 +7,12 @@
 //!              blockers?   drivers  hives in   NTFS, FAT  read back
 //!              refuse all  missing? memory     into the   from the
 //!              at once     refuse              overlay    overlay
+//!                 |          ^
+//!                 +--> groundwork: a BIOS disk is converted, the backup of a GPT
+//!                      goes to the end of a disk that has grown
 //! ```
+//!
+//! A conversion alone is the same without a plan, and with the proof of how it starts.
 //!
 //! Everything before the commit works on an overlay in the scratch folder: a prepare that fails, is
 //! cancelled or killed leaves the disk as it was. What is committed has been proved before, by
@@ -20,31 +25,37 @@ use std::time::{Instant, SystemTime};
 
 use ce_disk::block::{self, BlockRead, Overlay, WholeDisk};
 use ce_disk::partition::PartitionTable;
+use ce_disk::partition::gpt::move_backup_to_end;
 use ce_disk::progress::Progress;
 use ce_disk::scratch::ScratchFolder;
 use ce_disk::transaction::Transaction;
+use ce_disk::units::ByteCount;
 use ce_platform::apply::{PreparedFiles, apply};
 use ce_platform::bundle::{Found, packages_in};
 use ce_platform::catalog::{Catalog, Preparation};
-use ce_platform::plan::{EditPlan, plan};
+use ce_platform::plan::{ChangeLine, EditPlan, plan};
 use ce_platform::preflight;
+use ce_platform::proof::Proof;
 use ce_regf::FileTime;
 use tracing::info;
 
 use super::execute::{Phase, Watch};
 use super::export::Control;
 use super::failure::{
-    apply_failed, begin_failed, cancelled, commit_failed, driver_blocker, plan_failed, read_failed,
-    scratch_failed, windows_blocker, writable_failed,
+    apply_failed, begin_failed, cancelled, commit_failed, driver_blocker, gpt_write_failed,
+    plan_failed, read_failed, scratch_failed, windows_blocker, writable_failed,
 };
 use super::inspect::inspect_disk;
 use super::inspection::Inspection;
 use super::publish::publish_when;
-use super::spec::{DiskSpec, PrepareAndPublishSpec, PrepareSpec, PublishSpec};
+use super::spec::{
+    ConvertSpec, DiskSpec, KnownHash, PrepareAndPublishSpec, PrepareSpec, PublishSpec,
+};
 use super::{Artifacts, ErrorCode, JobError, execute};
 
 pub(super) mod guest;
 mod known_hash;
+mod uefi;
 mod write;
 
 use guest::Guest;
@@ -59,18 +70,19 @@ pub(super) fn prepare_disk(
     warnings: &mut Vec<String>,
 ) -> Result<(), JobError> {
     if spec.plan_only {
-        let disk_read = execute::open(disk)?;
-        watch.begin(disk_read.size());
-        let mut desk = Desk::new(disk, spec, watch, artifacts);
-        desk.plan(disk_read.as_ref())?;
+        let overlay = in_memory(disk, watch)?;
+        Desk::new(disk, watch, artifacts).plan(spec, &overlay)?;
         return Ok(());
     }
     let transaction = begin(disk, &spec.scratch, watch, warnings)?;
-    let mut desk = Desk::new(disk, spec, watch, artifacts);
+    let mut desk = Desk::new(disk, watch, artifacts);
     let overlay = transaction.disk();
-    let is_changed = desk.beside_hash(overlay.base(), &watch.progress, |desk, _| {
-        desk.change(overlay)
-    })?;
+    let is_changed = desk.beside_hash(
+        spec.known_hash,
+        overlay.base(),
+        &watch.progress,
+        |desk, _| desk.change(spec, overlay),
+    )?;
     desk.commit_if(is_changed, transaction, warnings)
 }
 
@@ -91,24 +103,29 @@ pub(super) fn prepare_and_publish_disk(
         return prepare_disk(disk, prepare, watch, artifacts, warnings);
     }
     let transaction = begin(disk, &prepare.scratch, watch, warnings)?;
-    let mut desk = Desk::new(disk, prepare, watch, artifacts);
+    let mut desk = Desk::new(disk, watch, artifacts);
     let overlay = transaction.disk();
     // The progress of the job is that of its image.
     let hashed = Progress::default();
     let mut published = Ok(());
-    let is_changed = desk.beside_hash(overlay.base(), &hashed, |desk, check| {
-        let is_changed = desk
-            .change(overlay)
-            .map_err(|error| error.of("nothing was published"))?;
-        published = desk.publish(&spec.publish, overlay, check, warnings);
-        match &published {
-            Err(error) if error.code == ErrorCode::Cancelled => Err(error.clone()),
-            Err(error) if !spec.keep_prepared => {
-                Err(error.clone().of("not published, and the disk is as it was"))
+    let is_changed = desk.beside_hash(
+        prepare.known_hash,
+        overlay.base(),
+        &hashed,
+        |desk, check| {
+            let is_changed = desk
+                .change(prepare, overlay)
+                .map_err(|error| error.of("nothing was published"))?;
+            published = desk.publish(&spec.publish, overlay, check, warnings);
+            match &published {
+                Err(error) if error.code == ErrorCode::Cancelled => Err(error.clone()),
+                Err(error) if !spec.keep_prepared => {
+                    Err(error.clone().of("not published, and the disk is as it was"))
+                }
+                _ => Ok(is_changed),
             }
-            _ => Ok(is_changed),
-        }
-    })?;
+        },
+    )?;
     let is_published = published.is_ok();
     desk.commit_if(is_changed, transaction, warnings)
         .map_err(|error| match is_published {
@@ -116,6 +133,36 @@ pub(super) fn prepare_and_publish_disk(
             false => error,
         })?;
     published.map_err(|error| error.of("the disk is prepared, but not published"))
+}
+
+/// Brings a BIOS disk to start by UEFI, or with [`ConvertSpec::plan_only`] says what that would be.
+pub(super) fn convert_disk(
+    disk: &DiskSpec,
+    spec: &ConvertSpec,
+    watch: &Watch,
+    artifacts: &mut Artifacts,
+    warnings: &mut Vec<String>,
+) -> Result<(), JobError> {
+    if spec.plan_only {
+        let overlay = in_memory(disk, watch)?;
+        return Desk::new(disk, watch, artifacts).convert(&overlay);
+    }
+    let transaction = begin(disk, &spec.scratch, watch, warnings)?;
+    let mut desk = Desk::new(disk, watch, artifacts);
+    desk.convert(transaction.disk())?;
+    desk.prove_start(transaction.disk())?;
+    if desk.groundwork.is_empty() {
+        info!("the disk starts by UEFI already");
+        return Ok(());
+    }
+    desk.commit(transaction, warnings)
+}
+
+/// The disk, with changes that are never made.
+fn in_memory(disk: &DiskSpec, watch: &Watch) -> Result<Overlay<Box<dyn BlockRead>>, JobError> {
+    let opened = execute::open(disk)?;
+    watch.begin(opened.size());
+    Ok(Overlay::in_memory(opened, MOST_IN_MEMORY))
 }
 
 /// Begins to change the disk.
@@ -140,14 +187,15 @@ fn begin(
     transaction.map_err(|error| begin_failed(&error))
 }
 
-/// A prepare under way.
+/// A prepare or conversion under way.
 struct Desk<'j> {
     disk: &'j DiskSpec,
-    spec: &'j PrepareSpec,
     watch: &'j Watch,
     artifacts: &'j mut Artifacts,
     /// The time that changed keys get.
     now: FileTime,
+    /// What was changed before anything was planned.
+    groundwork: Vec<ChangeLine>,
 }
 
 /// What is to be done, and to what.
@@ -158,18 +206,13 @@ struct Planned<'d> {
 }
 
 impl<'j> Desk<'j> {
-    fn new(
-        disk: &'j DiskSpec,
-        spec: &'j PrepareSpec,
-        watch: &'j Watch,
-        artifacts: &'j mut Artifacts,
-    ) -> Self {
+    fn new(disk: &'j DiskSpec, watch: &'j Watch, artifacts: &'j mut Artifacts) -> Self {
         Self {
             disk,
-            spec,
             watch,
             artifacts,
             now: FileTime::from(SystemTime::now()),
+            groundwork: Vec::new(),
         }
     }
 
@@ -192,11 +235,11 @@ impl<'j> Desk<'j> {
     /// Does `work`, while `disk`, which it does not change, is compared with its hash if that is known.
     fn beside_hash<T>(
         &mut self,
+        known: Option<KnownHash>,
         disk: &dyn BlockRead,
         progress: &Progress,
         work: impl FnOnce(&mut Self, &mut HashCheck<'_>) -> Result<T, JobError>,
     ) -> Result<T, JobError> {
-        let known = self.spec.known_hash;
         let job = &self.watch.cancel;
         thread::scope(|scope| {
             let started = Instant::now();
@@ -250,12 +293,16 @@ impl<'j> Desk<'j> {
     }
 
     /// Everything from the inspection to the proof.
-    fn change(&mut self, overlay: &Overlay<Box<dyn WholeDisk>>) -> Result<bool, JobError> {
+    fn change(
+        &mut self,
+        spec: &PrepareSpec,
+        overlay: &Overlay<Box<dyn WholeDisk>>,
+    ) -> Result<bool, JobError> {
         let Planned {
             guest,
             preparation,
             plan,
-        } = self.plan(overlay)?;
+        } = self.plan(spec, overlay)?;
         let (files, short_names) = self.timed(Phase::Apply, |desk| {
             let applied = apply(
                 &plan,
@@ -269,8 +316,8 @@ impl<'j> Desk<'j> {
         })?;
         let place = guest.place();
         drop(guest);
-        let is_changed = !files.is_empty();
-        if is_changed {
+        let is_changed = !files.is_empty() || !self.groundwork.is_empty();
+        if !files.is_empty() {
             let cancel = self.watch.cancel.clone();
             self.timed(Phase::Write, |_| {
                 write::write(overlay, &place, files, short_names, cancel)
@@ -278,28 +325,85 @@ impl<'j> Desk<'j> {
         }
         self.timed(Phase::Proof, |desk| {
             let proof = Guest::open(overlay, &place)?.proof(&preparation);
-            let failures = proof.failures.clone();
-            desk.artifacts.proof = Some(proof);
-            match failures.as_slice() {
-                [] => Ok(is_changed),
-                failures => Err(JobError::new(
-                    ErrorCode::ProofFailed,
-                    format!(
-                        "the disk as prepared would not start: {}",
-                        failures.join("; ")
-                    ),
-                )
-                .with_hint("the disk is as it was; give the report to support")),
-            }
+            desk.judge(proof)?;
+            Ok(is_changed)
         })
     }
 
-    /// What there is, and what is to be done about it; every reason against it at once.
-    fn plan<'d>(&mut self, disk: &'d dyn BlockRead) -> Result<Planned<'d>, JobError> {
+    /// Everything of a conversion that comes before the proof.
+    fn convert<D: BlockRead>(&mut self, overlay: &Overlay<D>) -> Result<(), JobError> {
+        let found = self.inspect(overlay)?;
+        if !found.blockers.is_empty() || found.windows.len() != 1 {
+            return Err(refused(found.blockers));
+        }
+        self.lay_groundwork(overlay, &found, true)?;
+        self.artifacts.changes = Some(self.groundwork.clone());
+        Ok(())
+    }
+
+    /// Proves that Windows starts by UEFI, on whatever machine.
+    fn prove_start(&mut self, disk: &dyn BlockRead) -> Result<(), JobError> {
+        self.timed(Phase::Proof, |desk| {
+            let table = PartitionTable::read(disk).map_err(|error| read_failed(&error))?;
+            let place = guest::Place::find(disk, &table)?;
+            desk.judge(Guest::open(disk, &place)?.boot_proof())
+        })
+    }
+
+    /// Keeps the proof, and fails if it does not hold.
+    fn judge(&mut self, proof: Proof) -> Result<(), JobError> {
+        let failures = proof.failures.join("; ");
+        self.artifacts.proof = Some(proof);
+        if failures.is_empty() {
+            return Ok(());
+        }
+        let message = format!("the disk as prepared would not start: {failures}");
+        let hint = "the disk is as it was; give the report to support";
+        Err(JobError::new(ErrorCode::ProofFailed, message).with_hint(hint))
+    }
+
+    fn inspect(&mut self, disk: &dyn BlockRead) -> Result<Inspection, JobError> {
         let found = self.timed(Phase::Inspect, |desk| inspect_disk(disk, &desk.disk.path))?;
-        let mut blockers = found.blockers.clone();
         self.artifacts.found(&found);
-        if let Some(evidence) = not_uefi(&found) {
+        Ok(found)
+    }
+
+    /// Changes of the disk as a whole, before anything is planned for its Windows.
+    fn lay_groundwork<D: BlockRead>(
+        &mut self,
+        overlay: &Overlay<D>,
+        found: &Inspection,
+        converts: bool,
+    ) -> Result<(), JobError> {
+        if converts && not_uefi(found).is_some() {
+            let cancel = self.watch.cancel.clone();
+            self.groundwork = self.timed(Phase::Convert, |desk| {
+                uefi::convert(overlay, desk.now, cancel)
+            })?;
+            return Ok(());
+        }
+        let moved = move_backup_to_end(overlay).map_err(|error| gpt_write_failed(&error))?;
+        self.groundwork.extend(moved.map(|moved| ChangeLine {
+            id: "backup-gpt".into(),
+            title: format!("backup GPT: from {} to {}", moved.from, moved.to),
+            outcome: "done",
+            reason: "the disk has grown; Windows sees the new room only before the backup".into(),
+            why: None,
+        }));
+        Ok(())
+    }
+
+    /// What there is, and what is to be done about it; every reason against it at once.
+    fn plan<'d, D: BlockRead>(
+        &mut self,
+        spec: &PrepareSpec,
+        disk: &'d Overlay<D>,
+    ) -> Result<Planned<'d>, JobError> {
+        let found = self.inspect(disk)?;
+        let mut blockers = found.blockers.clone();
+        if let Some(evidence) = not_uefi(&found)
+            && !spec.convert_to_uefi
+        {
             let not_uefi = preflight::Blocker::NotUefi { evidence };
             blockers.push(windows_blocker(&not_uefi));
         }
@@ -307,7 +411,7 @@ impl<'j> Desk<'j> {
             return Err(refused(blockers));
         };
         let platform = windows.inspection.platform();
-        if platform != Some(self.spec.to)
+        if platform != Some(spec.to)
             && let Some(found) = preflight::pvs_target(&windows.inspection)
         {
             blockers.push(windows_blocker(&found));
@@ -315,6 +419,7 @@ impl<'j> Desk<'j> {
         if !blockers.is_empty() {
             return Err(refused(blockers));
         }
+        self.lay_groundwork(disk, &found, spec.convert_to_uefi)?;
         self.timed(Phase::Plan, |desk| {
             let table = PartitionTable::read(disk).map_err(|error| read_failed(&error))?;
             let place = guest::Place::find(disk, &table)?;
@@ -322,12 +427,13 @@ impl<'j> Desk<'j> {
             let catalog = Catalog::builtin().map_err(|error| {
                 JobError::new(ErrorCode::Internal, format!("the catalogues: {error}"))
             })?;
-            let preparation = catalog.preparation(guest.inspection.platform(), desk.spec.to);
-            let bundle = bundle(&desk.spec.drivers)?;
-            let options = &desk.spec.options;
+            let preparation = catalog.preparation(guest.inspection.platform(), spec.to);
+            let bundle = bundle(&spec.drivers)?;
+            let options = &spec.options;
             let plan = plan(&guest.machine(&preparation, options, &bundle, desk.now));
             let plan = plan.map_err(|error| plan_failed(&error))?;
-            desk.artifacts.changes = Some(plan.changes());
+            let changes = desk.groundwork.iter().cloned().chain(plan.changes());
+            desk.artifacts.changes = Some(changes.collect());
             match JobError::refused(plan.blockers.iter().map(driver_blocker).collect()) {
                 Some(refused) => Err(refused),
                 None => Ok(Planned {
@@ -410,3 +516,6 @@ pub(super) fn not_uefi(found: &Inspection) -> Option<String> {
         )),
     }
 }
+
+/// What a plan changes in memory: boot files and hives.
+const MOST_IN_MEMORY: ByteCount = ByteCount::mib(1024);

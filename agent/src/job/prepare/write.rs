@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use ce_disk::block::{BlockRead, Overlay, WholeDisk};
+use ce_disk::block::{BlockRead, Overlay};
 use ce_disk::cancel::Cancel;
 use ce_disk::units::ByteCount;
 use ce_disk::volume::ntfs::write::{
@@ -17,8 +17,8 @@ use super::super::failure::{fat_write_failed, ntfs_write_failed, volume_failed};
 use super::guest::Place;
 
 /// Writes `files`.
-pub(super) fn write(
-    overlay: &Overlay<Box<dyn WholeDisk>>,
+pub(super) fn write<D: BlockRead>(
+    overlay: &Overlay<D>,
     place: &Place,
     files: PreparedFiles,
     short_names: ShortNames,

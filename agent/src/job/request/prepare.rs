@@ -1,6 +1,8 @@
 //! The fields of a request that a prepare has, and the file of options that stands for some of them
 //! on the command line.
 
+use std::path::PathBuf;
+
 use ce_disk::export::Md5Digest;
 use ce_disk::units::ByteCount;
 use ce_platform::Platform;
@@ -10,7 +12,7 @@ use serde::Deserialize;
 
 use super::{Fields, LocalOverrides, Request};
 use crate::config::state_folder;
-use crate::job::spec::{KnownHash, PrepareSpec};
+use crate::job::spec::{ConvertSpec, KnownHash, PrepareSpec};
 use crate::job::{ErrorCode, JobError};
 
 /// What a prepare is asked for, of the right types.
@@ -18,6 +20,7 @@ use crate::job::{ErrorCode, JobError};
 pub(super) struct PrepareFields {
     md5_hash: Option<String>,
     hashed_bytes: Option<u64>,
+    convert_to_uefi: Option<bool>,
     options: OptionFields,
 }
 
@@ -55,9 +58,10 @@ enum Network {
 }
 
 /// Their names.
-pub(super) const PREPARE_FIELDS: [&str; 7] = [
+pub(super) const PREPARE_FIELDS: [&str; 8] = [
     "md5Hash",
     "hashedBytes",
+    "convertToUefi",
     "provisioningType",
     "xdReconfigure",
     "domainUnjoin",
@@ -70,6 +74,7 @@ impl PrepareFields {
         Self {
             md5_hash: fields.take("md5Hash"),
             hashed_bytes: fields.take("hashedBytes"),
+            convert_to_uefi: fields.take("convertToUefi"),
             options: OptionFields {
                 provisioning_type: fields.take("provisioningType"),
                 xd_reconfigure: fields.take("xdReconfigure"),
@@ -176,13 +181,7 @@ impl Request {
                 None
             }
         };
-        let scratch = match local.scratch.clone().map_or_else(state_folder, Ok) {
-            Ok(scratch) => scratch,
-            Err(error) => {
-                self.problem("scratch", error);
-                return None;
-            }
-        };
+        let scratch = self.scratch(local)?;
         Some(PrepareSpec {
             to: to?,
             known_hash: md5.map(|md5| KnownHash {
@@ -190,9 +189,23 @@ impl Request {
                 hashed: fields.hashed_bytes.map(ByteCount),
             }),
             options: options?,
+            convert_to_uefi: fields.convert_to_uefi.unwrap_or(false),
             drivers: local.drivers.clone(),
             plan_only: false,
             scratch,
         })
+    }
+
+    pub(super) fn checked_convert(&mut self, local: &LocalOverrides) -> Option<ConvertSpec> {
+        self.refuse_output("convertToUefi");
+        Some(ConvertSpec {
+            plan_only: false,
+            scratch: self.scratch(local)?,
+        })
+    }
+
+    fn scratch(&mut self, local: &LocalOverrides) -> Option<PathBuf> {
+        let scratch = local.scratch.clone().map_or_else(state_folder, Ok);
+        scratch.map_err(|error| self.problem("scratch", error)).ok()
     }
 }
