@@ -34,11 +34,14 @@ test | iproute2        | tc
 test | libhivex-bin    | hivexsh
 test | libvhdi-utils   | vhdiinfo
 test | mount           | mount
+test | ovmf            | file:/usr/share/OVMF/OVMF_CODE_4M.fd
+test | qemu-system-x86 | qemu-system-x86_64
 test | reglookup       | reglookup
 test | samba           | smbd
 test | shellcheck      | shellcheck
 test | sleuthkit       | icat
 test | smbclient       | smbclient
+test | strace          | strace
 test | util-linux      | setpriv
 test | zstd            | zstd
 '

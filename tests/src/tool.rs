@@ -18,6 +18,8 @@ pub struct Tool {
 
 /// `qemu-img`.
 pub const QEMU_IMG: Tool = Tool::new("qemu-img", "qemu-utils");
+/// `qemu-system-x86_64`.
+pub const QEMU_SYSTEM: Tool = Tool::new("qemu-system-x86_64", "qemu-system-x86");
 /// `sgdisk`.
 pub const SGDISK: Tool = Tool::new("sgdisk", "gdisk");
 /// `mkntfs`.
@@ -56,6 +58,8 @@ pub const IFIND: Tool = Tool::new("ifind", "sleuthkit");
 pub const ICAT: Tool = Tool::new("icat", "sleuthkit");
 /// `ntfscat`.
 pub const NTFSCAT: Tool = Tool::new("ntfscat", "ntfs-3g");
+/// `strace`.
+pub const STRACE: Tool = Tool::new("strace", "strace");
 /// `setpriv`.
 pub const SETPRIV: Tool = Tool::new("setpriv", "util-linux");
 /// `unshare`.
