@@ -1,6 +1,10 @@
 //! What Windows makes of INF text.
 
-use ce_regf::{RegValue, ValueType};
+mod files;
+mod install;
+mod registry;
+
+use ce_regf::RegValue;
 use proptest::prelude::*;
 
 use super::*;
@@ -250,418 +254,6 @@ fn strings_come_from_the_section_of_the_language_if_there_is_one() {
 }
 
 #[test]
-fn registry_values_have_the_type_and_data_that_their_flags_say() {
-    let value = |value_type, data: &[u8]| RegValue::new(ValueType::from_raw(value_type), data);
-    let always = |line: &str, value| (line.to_owned(), value, SetRule::Always);
-    let cases = [
-        always("HKR,,n,,text", RegValue::sz("text")),
-        always("HKR,,n", RegValue::sz("")),
-        always("HKR,,n,0x00020000,%%a%%", RegValue::expand_sz("%a%")),
-        always(
-            "HKR,,n,0x10000,a,,\"b c\"",
-            RegValue::multi_sz(["a", "b c"]),
-        ),
-        always("HKR,,n,0x10001,0x10", RegValue::dword(16)),
-        always("HKR,,n,65537,-1", RegValue::dword(u32::MAX)),
-        always("HKR,,n,0x10001", RegValue::dword(0)),
-        always("HKR,,n,0x10001,01,02,00,ff", RegValue::dword(0xFF00_0201)),
-        always("HKR,,n,1,01,0x2,ff", RegValue::binary([1, 2, 255])),
-        always("HKR,,n,1,", RegValue::binary([])),
-        always("HKR,,n,0x20001", value(0, &[])),
-        always("HKR,,n,0xB0001,1,0,0,0,0,0,0,0", RegValue::qword(1)),
-        (
-            "HKR,,n,2,t".to_owned(),
-            RegValue::sz("t"),
-            SetRule::IfMissing,
-        ),
-        (
-            "HKR,,n,0x10021,1".to_owned(),
-            RegValue::dword(1),
-            SetRule::IfPresent,
-        ),
-    ];
-    for (line, value, rule) in cases {
-        let name = "n".to_owned();
-        assert_eq!(
-            add_reg(&line).unwrap().action,
-            RegistryAction::Set { name, value, rule },
-            "{line}"
-        );
-    }
-}
-
-#[test]
-fn registry_lines_without_data_make_keys_or_delete() {
-    let name = || "n".to_owned();
-    let strings = vec!["a".to_owned()];
-    for (line, action) in [
-        ("HKR,key", RegistryAction::CreateKey),
-        ("HKR,key,,0x10", RegistryAction::CreateKey),
-        ("HKR,key,n,4", RegistryAction::DeleteValue { name: name() }),
-        ("HKR,key,,4", RegistryAction::DeleteKey),
-        (
-            "HKR,key,n,0x10008,a",
-            RegistryAction::Append {
-                name: name(),
-                strings,
-            },
-        ),
-        (
-            "HKR,key,n,0x18002,a",
-            RegistryAction::RemoveString {
-                name: name(),
-                string: "a".to_owned(),
-            },
-        ),
-    ] {
-        let change = add_reg(line).unwrap();
-        assert_eq!(
-            (change.key.as_str(), change.action),
-            ("key", action),
-            "{line}"
-        );
-    }
-}
-
-#[test]
-fn flags_that_stand_a_field_too_early_are_the_name_as_they_are_in_windows() {
-    // Real DriverDatabases hold values with this name.
-    let change = add_reg("HKR,Interrupt Management,0x00000010").unwrap();
-    assert_eq!(
-        change.action,
-        RegistryAction::Set {
-            name: "0x00000010".to_owned(),
-            value: RegValue::sz(""),
-            rule: SetRule::Always,
-        }
-    );
-}
-
-#[test]
-fn registry_lines_that_cannot_be_followed_are_refused() {
-    for (line, expected) in [
-        ("HKX,,n", "line 10: the root key"),
-        (
-            "HKR,,n,flags",
-            "line 10: the registry flags: expected a number",
-        ),
-        (
-            "HKR,,n,0x10001,abc",
-            "line 10: the DWORD: expected a number",
-        ),
-        (
-            "HKR,,n,0x10001,1,2",
-            "line 10: the DWORD: expected one number",
-        ),
-        ("HKR,,n,1,100", "line 10: the binary value"),
-        ("HKR,,n,0x40000,1", "line 10: the registry flags"),
-    ] {
-        let error = add_reg(line).unwrap_err().to_string();
-        assert!(error.starts_with(expected), "{line}: {error}");
-    }
-}
-
-#[test]
-fn files_come_from_their_disks_and_go_to_their_directories() {
-    let text = with_models(
-        "d = A, ID\\A
-[A]
-CopyFiles = List, @alone.dll, Store
-DelFiles = Old
-RenFiles = Moved
-[List]
-new.sys, old.sys,, 0x10
-x86.sys
-[Store]
-in.sys
-[Old]
-gone.sys
-[Moved]
-after.sys, before.sys
-[DestinationDirs]
-DefaultDestDir = 11, sub
-List = 12
-Store = 13
-Old = 10, system32\\drivers
-Moved = 65535, c:\\folder
-[SourceDisksNames]
-1 = Disk,,,\\root
-2 = Disk,\"data.cab\",,\\root
-[SourceDisksFiles]
-old.sys = 1, \\below
-alone.dll = 2
-x86.sys = 1, x86
-in.sys = 01
-[SourceDisksFiles.amd64]
-x86.sys = 1, amd64
-",
-    );
-    let plan = plan(&parse(&text), r"ID\A");
-    let copies: Vec<_> = plan
-        .copies
-        .iter()
-        .map(|copy| {
-            let cabinet = copy.cabinet.as_deref();
-            (copy.source.as_str(), cabinet, copy.destination.clone())
-        })
-        .collect();
-    let volume = |path: &str| Destination::Volume(path.to_owned());
-    assert_eq!(
-        copies,
-        [
-            (
-                r"root\below\old.sys",
-                None,
-                volume(r"Windows\System32\drivers\new.sys")
-            ),
-            (
-                r"root\amd64\x86.sys",
-                None,
-                volume(r"Windows\System32\drivers\x86.sys")
-            ),
-            (
-                "alone.dll",
-                Some(r"root\data.cab"),
-                volume(r"Windows\System32\sub\alone.dll")
-            ),
-            (
-                r"root\in.sys",
-                None,
-                Destination::DriverStore("in.sys".to_owned())
-            ),
-        ]
-    );
-    assert_eq!(plan.copies[0].flags, 0x10);
-    assert_eq!(
-        plan.deletes[0].file,
-        volume(r"Windows\system32\drivers\gone.sys")
-    );
-    assert_eq!(plan.renames[0].from, volume(r"folder\before.sys"));
-    assert_eq!(plan.renames[0].to, volume(r"folder\after.sys"));
-}
-
-#[test]
-fn files_that_lead_elsewhere_are_refused() {
-    for (list, dirs, disks, expected) in [
-        ("..\\a.sys", "12", "a.sys = 1", "line 10: the file"),
-        ("a/b.sys", "12", "a.sys = 1", "line 10: the file"),
-        ("a.sys:s", "12", "a.sys:s = 1", "line 10: the file"),
-        (
-            "a.sys",
-            "12, ..\\x",
-            "a.sys = 1",
-            "line 12: the destination folder",
-        ),
-        (
-            "a.sys",
-            "65535, D:\\x",
-            "a.sys = 1",
-            "line 12: the destination folder",
-        ),
-        ("a.sys", "999", "a.sys = 1", "line 12: directory 999"),
-        (
-            "a.sys",
-            "12",
-            "a.sys = 1, ..\\..",
-            "line 16: the source folder",
-        ),
-        ("a.sys", "12", "a.sys = 2", "line 16: a.sys is on disk 2"),
-        (
-            "a.sys",
-            "12",
-            "b.sys = 1",
-            "line 10: a.sys is copied but not listed",
-        ),
-    ] {
-        let text = with_models(&format!(
-            "d = A, ID\\A\n[A]\nCopyFiles=L\n[L]\n{list}\n[DestinationDirs]\nL = {dirs}\n\
-             [SourceDisksNames]\n1 = Disk\n[SourceDisksFiles]\n{disks}\n"
-        ));
-        let error = parse(&text)
-            .plan(r"ID\A", &windows_10(), &InfLibrary::default())
-            .unwrap_err()
-            .to_string();
-        assert!(
-            error.starts_with(expected),
-            "{list} {dirs} {disks}: {error}"
-        );
-    }
-}
-
-#[test]
-fn needed_sections_come_first_from_included_infs_and_missing_ones_are_listed() {
-    let mut library = InfLibrary::default();
-    let other = format!(
-        "{HEADER}[Base]\nNeeds = Deeper\nAddReg = R\n[R]\nHKR,,from,,base\n[Deeper]\nAddReg = D\n\
-         [D]\nHKR,,from,,deeper\n"
-    );
-    library.insert("Other.INF", parse(&other));
-    let text = with_models(
-        "d = A, ID\\A\n[A]\nInclude = other.inf, missing.inf\nNeeds = Base, Nowhere\nAddReg = Own\n\
-         [Own]\nHKR,,from,,own\n",
-    );
-    let plan = parse(&text).plan(r"ID\A", &windows_10(), &library).unwrap();
-    let from: Vec<_> = plan.registry.iter().map(|change| &change.action).collect();
-    let expected = ["deeper", "base", "own"].map(|text| RegistryAction::Set {
-        name: "from".to_owned(),
-        value: RegValue::sz(text),
-        rule: SetRule::Always,
-    });
-    assert_eq!(from, expected.iter().collect::<Vec<_>>());
-    assert_eq!(plan.included, ["other.inf", "missing.inf"]);
-    let [unresolved] = &plan.unresolved[..] else {
-        panic!("{:?}", plan.unresolved)
-    };
-    assert_eq!(unresolved.section, "Nowhere");
-    assert_eq!(unresolved.line, LineNumber(9));
-}
-
-#[test]
-fn sections_that_need_each_other_are_followed_once() {
-    let text = with_models(
-        "d = A, ID\\A\n[A]\nNeeds = B\nAddReg = R\n[B]\nNeeds = A\nAddReg = R\n[R]\nHKR,,n,,v\n",
-    );
-    assert_eq!(plan(&parse(&text), r"ID\A").registry.len(), 2);
-}
-
-#[test]
-fn filters_are_found_by_value_and_by_directive() {
-    let text = with_models(
-        "d = A, ID\\A
-[A]
-[A.HW]
-AddReg = H
-[H]
-HKR,,UpperFilters,0x10000,one,two
-HKR,,LowerFilters,0x10008,three
-HKR,Other,UpperFilters,0x10000,none
-[A.Filters]
-AddFilter = four,,F
-[F]
-FilterPosition = Lower
-",
-    );
-    let filters: Vec<_> = plan(&parse(&text), r"ID\A")
-        .filters
-        .into_iter()
-        .map(|filter| (filter.service, filter.position))
-        .collect();
-    let filter = |name: &str, position| (name.to_owned(), position);
-    assert_eq!(
-        filters,
-        [
-            filter("four", FilterPosition::Lower),
-            filter("one", FilterPosition::Upper),
-            filter("two", FilterPosition::Upper),
-            filter("three", FilterPosition::Lower),
-        ]
-    );
-}
-
-#[test]
-fn the_path_of_a_service_is_written_as_windows_writes_it() {
-    for (binary, kind, start, expected) in [
-        ("%12%\\a.sys", 1, 0, r"System32\drivers\a.sys"),
-        ("%12%\\a.sys", 1, 3, r"\SystemRoot\System32\drivers\a.sys"),
-        (
-            "%10%\\system32\\drivers\\a.sys",
-            2,
-            1,
-            r"\SystemRoot\system32\drivers\a.sys",
-        ),
-        ("%13%\\a.sys", 1, 3, r"%13%\a.sys"),
-        ("%11%\\a.exe", 16, 2, r"%SystemRoot%\System32\a.exe"),
-        ("%16422%\\a.exe", 16, 2, r"C:\Program Files\a.exe"),
-    ] {
-        let text = with_models(&format!(
-            "d = A, ID\\A\n[A]\n[A.Services]\nAddService = s,2,S\nAddService = ,2\n[S]\n\
-             ServiceType={kind}\nStartType={start}\nErrorControl=1\nServiceBinary={binary}\n"
-        ));
-        let plan = plan(&parse(&text), r"ID\A");
-        assert_eq!(plan.services.len(), 1);
-        assert_eq!(plan.services[0].image_path, expected);
-    }
-}
-
-#[test]
-fn a_service_that_lacks_what_windows_needs_is_refused() {
-    for (section, expected) in [
-        (
-            "[S]\nStartType=3\n",
-            "line 9: AddService = s: the ServiceType is missing",
-        ),
-        ("[T]\n", "line 9: AddService names the section [S]"),
-        (
-            "[S]\nServiceType=x\n",
-            "line 11: ServiceType: expected a number, found \"x\"",
-        ),
-    ] {
-        let text = with_models(&format!(
-            "d = A, ID\\A\n[A]\n[A.Services]\nAddService = s,2,S\n{section}"
-        ));
-        let error = parse(&text)
-            .plan(r"ID\A", &windows_10(), &InfLibrary::default())
-            .unwrap_err()
-            .to_string();
-        assert_eq!(error.split_at(expected.len()).0, expected);
-    }
-}
-
-#[test]
-fn what_only_windows_can_do_is_listed() {
-    let text = with_models(
-        "d = A, ID\\A\n[A]\nRegisterDlls = R\nReboot\n[A.Components]\nAddComponent = c,,C\n",
-    );
-    let plan = plan(&parse(&text), r"ID\A");
-    assert!(plan.reboot);
-    let left: Vec<_> = plan
-        .left_to_windows
-        .iter()
-        .map(|left| (left.section.as_str(), left.directive.as_str()))
-        .collect();
-    assert_eq!(
-        left,
-        [("A", "RegisterDlls"), ("A.Components", "AddComponent")]
-    );
-}
-
-#[test]
-fn a_driver_without_a_device_is_installed_by_its_default_section() {
-    let text = format!(
-        "{HEADER}[DefaultInstall.NTamd64]\n[DefaultInstall.NTamd64.Services]\nAddService = f,0,F\n\
-         [F]\nServiceType=2\nStartType=0\nErrorControl=1\nServiceBinary=%12%\\f.sys\n"
-    );
-    let inf = parse(&text);
-    let plan = inf.plan_default(&windows_10(), &InfLibrary::default());
-    let plan = plan.unwrap().unwrap();
-    assert_eq!(plan.services[0].name, "f");
-    assert!(plan.function_driver().is_none());
-    assert!(matches!(
-        inf.models(&windows_10()).unwrap_err().kind,
-        InfErrorKind::NotForThisWindows { .. }
-    ));
-    let arm = WindowsTarget {
-        architecture: Architecture::Arm64,
-        ..windows_10()
-    };
-    assert_eq!(inf.plan_default(&arm, &InfLibrary::default()), Ok(None));
-}
-
-#[test]
-fn a_class_that_the_inf_brings_is_registered() {
-    let text = format!(
-        "{HEADER}[ClassInstall32]\nAddReg = C\n[C]\nHKR,,,0,\"My class\"\nHKR,,UpperFilters,0x10008,f\n"
-    );
-    let changes = parse(&text).class_installation(&windows_10()).unwrap();
-    assert_eq!(changes.len(), 2);
-    assert!(
-        changes
-            .iter()
-            .all(|change| change.root == RegistryRoot::Class)
-    );
-}
-
-#[test]
 fn an_inf_that_asks_for_more_than_any_driver_is_refused_soon() {
     let mut text = with_models("d = A, ID\\A\n[A]\n");
     for _ in 0..2000 {
@@ -708,6 +300,38 @@ proptest! {
     }
 
     #[test]
+    fn the_models_chosen_are_those_of_the_highest_version_that_is_not_above(
+        listed in proptest::collection::btree_set(version_and_machine(), 1..8),
+        order in any::<u64>(),
+        is_new in any::<bool>(),
+    ) {
+        let running = if is_new { (10, 0, 17763) } else { (6, 3, 9600) };
+        let mut listed: Vec<_> = listed.into_iter().collect();
+        let expected = listed
+            .iter()
+            .filter(|(version, build, machine)| {
+                *machine == "amd64" && *version <= (running.0, running.1) && *build <= running.2
+            })
+            .max();
+        let expected = expected.map(|found| format!("I{}", decoration(found)));
+        // In whatever order they are listed.
+        let places = listed.len();
+        listed.rotate_left(usize::try_from(order).unwrap_or(0) % places);
+        let mut text = format!("{HEADER}[Manufacturer]\nM = M");
+        for found in &listed {
+            text.push_str(&format!(", {}", decoration(found)));
+        }
+        for name in listed.iter().map(decoration) {
+            text.push_str(&format!("\n[M.{name}]\nd = I{name}, ID\\A\n[I{name}]"));
+        }
+        let (major, minor, build) = running;
+        let version = WindowsVersion { major, minor, build };
+        let target = WindowsTarget { version, ..windows_10() };
+        let plan = parse(&text).plan(r"ID\A", &target, &InfLibrary::default());
+        prop_assert_eq!(plan.ok().map(|plan| plan.section), expected);
+    }
+
+    #[test]
     fn the_lines_of_errors_are_lines_of_the_file(
         tail in "(\\[|\\]|=|,|\"|%|\\\\|;|\n|S|AddReg|CopyFiles|HKR|1| ){0,60}"
     ) {
@@ -718,6 +342,26 @@ proptest! {
         if let Err(InfError { line: Some(line), .. }) = result {
             prop_assert!((1..=count).contains(&line.0), "{} of {}", line, count);
         }
+    }
+}
+
+/// Version, build (0: none) and machine of a models section. Builds stand with version 10.0 only.
+type Listed = ((u32, u32), u32, &'static str);
+
+fn version_and_machine() -> impl Strategy<Value = Listed> {
+    let machine = prop::sample::select(vec!["amd64", "arm64", "x86"]);
+    let old = prop::sample::select(vec![(5, 1), (6, 0), (6, 1), (6, 2), (6, 3), (7, 0)]);
+    let build = prop::sample::select(vec![0, 14393, 17763, 22000, 26100]);
+    prop_oneof![
+        (old, Just(0), machine.clone()),
+        (Just((10, 0)), build, machine),
+    ]
+}
+
+fn decoration(&((major, minor), build, machine): &Listed) -> String {
+    match build {
+        0 => format!("NT{machine}.{major}.{minor}"),
+        _ => format!("NT{machine}.{major}.{minor}...{build}"),
     }
 }
 
