@@ -96,6 +96,38 @@ fn other_programs_see_the_drivers_of_the_target_start_and_those_of_the_source_go
         &fat_file(&boot, "EFI/Microsoft/Boot/BCD")?,
         "cd \\Objects\nls\n",
     )?;
+    let script = ntfs_file(&windows, "Windows/ce-agent/first-boot.cmd")?;
+    let script = String::from_utf8(script)?;
+    ensure!(
+        script.contains("source=static address=10.20.30.40 mask=255.255.255.0 gateway=10.20.30.1"),
+        "{script}"
+    );
+    Ok(())
+}
+
+#[test]
+fn an_image_with_the_provisioning_target_device_software_stays_on_its_platform() -> Result<()> {
+    let mut draft = Draft::windows();
+    draft.came_from(Platform::Vsphere);
+    draft.service("bnistack", 1, 0, "bnistack6.sys", "");
+    draft.service("BNDevice", 0x10, 2, "BNDevice.exe", "");
+    let bench = Bench::new(&draft.guest())?;
+    let before = bench.bytes()?;
+    let run = bench.prepare(Platform::Azure)?.expect_code(3)?;
+    let (code, message) = run.error()?;
+    ensure!(code == "PvsTargetPresent", "{code}: {message}");
+    ensure!(bench.bytes()? == before, "the disk has changed");
+
+    let found = bench.prepared(Platform::Vsphere)?;
+    let changes = found["changes"].as_array().context("no changes")?;
+    let mut network = changes.iter().filter(|change| change["id"] == "network");
+    let told = network.next().context("nothing about the network")?;
+    ensure!(
+        told["outcome"] == "skipped" && network.next().is_none(),
+        "{found}"
+    );
+    let (windows, _) = bench.checked_volumes()?;
+    ensure!(ntfs_file(&windows, "Windows/ce-agent/first-boot.cmd").is_err());
     Ok(())
 }
 
