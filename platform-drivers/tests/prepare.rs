@@ -336,6 +336,50 @@ fn a_proof_wants_the_partition_that_the_loader_is_on() {
 }
 
 #[test]
+fn a_windows_without_a_driver_database_boots_by_its_critical_devices() {
+    for to in [Platform::Azure, Platform::Aws, Platform::Vsphere] {
+        let preparation = catalog().preparation(Some(Platform::Xenserver), to);
+        let mut draft = Draft::windows();
+        draft.came_from(Platform::Xenserver);
+        draft.drop_database();
+        let mut before = draft.guest();
+        // Network adapters are found by their INFs.
+        before
+            .windows
+            .insert(r"Windows\INF\ena.inf".into(), b"; INF".to_vec());
+        let (plan, files) = before.prepared(&preparation);
+        assert_eq!(plan.blockers, [], "{to}");
+        let after = before.written(&files);
+        let system = after.hive("SYSTEM");
+        assert!(
+            system
+                .root()
+                .unwrap()
+                .subkey("DriverDatabase")
+                .unwrap()
+                .is_none()
+        );
+        let proof = after.proof(&preparation);
+        assert_eq!(proof.failures, Vec::<String>::new(), "{to}");
+        assert_eq!(after.plan(&preparation).to_do().count(), 0, "{to}");
+        assert!(!before.proof(&preparation).holds(), "{to}");
+        let id = match to {
+            Platform::Azure => "VMBUS#{ba6163d9-04a1-4d29-b605-72e2ffb1dc7f}",
+            Platform::Aws => "PCI#CC_010802",
+            _ => "PCI#VEN_1000&DEV_0054",
+        };
+        for set in SETS {
+            let key = format!(r"{set}\Control\CriticalDeviceDatabase\{id}");
+            let key = system.root().unwrap().subkey(key.as_str()).unwrap();
+            let key = key.unwrap_or_else(|| panic!("{to}: {set}: {id}"));
+            assert!(key.value("Service").unwrap().is_some());
+            let class = key.value("ClassGUID").unwrap().unwrap().string().unwrap();
+            assert_eq!(class, "{4D36E97B-E325-11CE-BFC1-08002BE10318}");
+        }
+    }
+}
+
+#[test]
 fn changes_are_listed_as_a_job_tells_them() {
     let guest = Guest::of(Platform::Vsphere, Platform::Azure);
     let plan = guest.plan(&catalog().preparation(None, Platform::Azure));

@@ -3,15 +3,17 @@
 //! ```text
 //!  package + plans --names--> label, oemN.inf
 //!                  --database--> DriverDatabase (SYSTEM or DRIVERS hive)
-//!                  --critical--> CriticalDeviceDatabase (Windows 7 and before)
+//!                  --critical--> CriticalDeviceDatabase (without DriverDatabase)
 //!                  --services--> Services
+//!                  --lockdown--> PnpLockdownFiles (SOFTWARE hive)
 //! ```
 //!
 //! Pure functions from an [`InstallPlan`] and what the hives hold to edits; nothing is written here.
-//! Not made here yet: the files of the store, event log sources, and PnpLockdownFiles.
+//! Not made here: the files of the store.
 
 pub mod critical;
 pub mod database;
+pub mod lockdown;
 pub mod names;
 pub mod services;
 

@@ -1,10 +1,12 @@
-//! The key of a service, as the installation of its driver leaves it.
+//! The key of a service, as the installation of its driver leaves it, and of its source of events.
 
 use ce_regf::RegValue;
 
 use super::StagedPackage;
 use crate::hives::HiveName;
-use crate::inf::{DRIVER_STORE_MARK, RegistryAction, RegistryRoot, Service, SetRule};
+use crate::inf::{
+    DRIVER_STORE_MARK, RegistryAction, RegistryChange, RegistryRoot, Service, SetRule,
+};
 use crate::plan::edit::{Reason, RegistryEdit, RegistryEditKind};
 
 /// What registers a service in a control set such as `ControlSet001`.
@@ -81,34 +83,55 @@ pub fn service_edits(
         &key,
         set("Owners", RegValue::multi_sz([package.published_name])),
     );
-    for change in &service.registry {
-        if change.root != RegistryRoot::Service {
-            continue;
-        }
-        let below = match change.key.as_str() {
-            "" => key.clone(),
-            path => format!("{key}\\{path}"),
-        };
-        match &change.action {
-            RegistryAction::CreateKey => push(&below, RegistryEditKind::CreateKey),
-            RegistryAction::Set { name, value, rule }
-                if *rule == SetRule::Always || *rule == SetRule::IfMissing && is_new =>
-            {
-                push(&below, set(name, value.clone()));
-            }
-            RegistryAction::DeleteValue { name } => {
-                let name = name.clone();
-                push(&below, RegistryEditKind::DeleteValue { name });
-            }
-            RegistryAction::DeleteKey if !change.key.is_empty() => {
-                push(&below, RegistryEditKind::DeleteKey);
-            }
-            _ => {}
-        }
+    let own = service.registry.iter();
+    for change in own.filter(|change| change.root == RegistryRoot::Service) {
+        push_change(&mut push, &key, change, is_new);
     }
     push(
         &format!("{key}\\StartOverride"),
         RegistryEditKind::DeleteKey,
     );
+    // A name with a backslash would be a key somewhere else.
+    let logs = service.event_log.iter();
+    for source in logs.filter(|source| !format!("{}{}", source.log, source.name).contains('\\')) {
+        let key = format!(
+            "{control_set}\\Services\\EventLog\\{}\\{}",
+            source.log, source.name
+        );
+        let own = source.registry.iter();
+        for change in own.filter(|change| change.root == RegistryRoot::EventLog) {
+            push_change(&mut push, &key, change, is_new);
+        }
+    }
     edits
+}
+
+/// A line of AddReg or DelReg, below `key`.
+fn push_change(
+    push: &mut impl FnMut(&str, RegistryEditKind),
+    key: &str,
+    change: &RegistryChange,
+    is_new: bool,
+) {
+    let below = match change.key.as_str() {
+        "" => key.to_owned(),
+        path => format!("{key}\\{path}"),
+    };
+    match &change.action {
+        RegistryAction::CreateKey => push(&below, RegistryEditKind::CreateKey),
+        RegistryAction::Set { name, value, rule }
+            if *rule == SetRule::Always || *rule == SetRule::IfMissing && is_new =>
+        {
+            let (name, value) = (name.clone(), value.clone());
+            push(&below, RegistryEditKind::SetValue { name, value });
+        }
+        RegistryAction::DeleteValue { name } => {
+            let name = name.clone();
+            push(&below, RegistryEditKind::DeleteValue { name });
+        }
+        RegistryAction::DeleteKey if !change.key.is_empty() => {
+            push(&below, RegistryEditKind::DeleteKey);
+        }
+        _ => {}
+    }
 }

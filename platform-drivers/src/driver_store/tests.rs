@@ -4,6 +4,7 @@ use ce_regf::{RegValue, ValueType};
 
 use super::critical::critical_device_edits;
 use super::database::{Form, database_edits};
+use super::lockdown::{lockdown_edits, lockdown_key};
 use super::services::service_edits;
 use super::*;
 use crate::hives::HiveName;
@@ -111,12 +112,47 @@ fn a_service_is_registered_and_its_override_goes() {
         value(&edits, &format!(r"{key}\Parameters"), "kept"),
         Some(RegValue::sz("v"))
     );
-    let gone = edits.last().unwrap();
-    assert_eq!(gone.key, format!(r"{key}\StartOverride"));
-    assert_eq!(gone.change, RegistryEditKind::DeleteKey);
+    let gone = format!(r"{key}\StartOverride");
+    let mut deleted = edits
+        .iter()
+        .filter(|edit| edit.change == RegistryEditKind::DeleteKey);
+    assert!(deleted.any(|edit| edit.key == gone));
+    let log = r"ControlSet002\Services\EventLog\System\s";
+    assert_eq!(
+        value(&edits, log, "TypesSupported"),
+        Some(RegValue::dword(7))
+    );
     // What is there stays where the INF says so.
     let again = service_edits(service, &package, "ControlSet002", false);
     assert_eq!(value(&again, &format!(r"{key}\Parameters"), "kept"), None);
+}
+
+#[test]
+fn a_file_in_its_place_is_entered_with_all_of_its_owners() {
+    let plans = plans();
+    let package = package(&plans);
+    let key = lockdown_key(r"Windows\System32\drivers\s.sys").unwrap();
+    assert_eq!(
+        key,
+        r"Microsoft\Windows\CurrentVersion\Setup\PnpLockdownFiles\%SystemRoot%/System32/drivers/s.sys"
+    );
+    assert_eq!(lockdown_key(r"Program Files\Vendor\s.exe"), None);
+    for (is_locked, class) in [(true, 4), (false, 5)] {
+        let owners = ["oem7.inf".to_owned(), "OEM0.INF".to_owned()];
+        let edits = lockdown_edits(&package, &key, "s.sys", is_locked, &owners);
+        assert!(edits.iter().all(|edit| edit.hive == HiveName::Software));
+        assert_eq!(value(&edits, &key, "Class"), Some(RegValue::dword(class)));
+        assert_eq!(
+            value(&edits, &key, "Owners"),
+            Some(RegValue::multi_sz(["oem7.inf", "oem0.inf"]))
+        );
+        let source =
+            r"%SystemRoot%\System32\DriverStore\FileRepository\a.inf_amd64_0123456789abcdef\s.sys";
+        assert_eq!(
+            value(&edits, &key, "Source"),
+            Some(RegValue::expand_sz(source))
+        );
+    }
 }
 
 fn value(edits: &[RegistryEdit], key: &str, wanted: &str) -> Option<RegValue> {
@@ -185,7 +221,11 @@ HKR,,UpperFilters,0x10000,above
 HKR,,gone,4
 HKR,,more,0x10008,x
 [I.Services]
-AddService = s, 2, S
+AddService = s, 2, S, E
+[E]
+AddReg = T
+[T]
+HKR,,TypesSupported,0x10001,7
 [S]
 ServiceType = 1
 StartType = 0

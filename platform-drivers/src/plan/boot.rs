@@ -117,6 +117,7 @@ impl Planner<'_, '_> {
                         let what = format!("{what}: {}, {source}", device.driver);
                         let reason = self.reason.clone();
                         self.push(Change::Subject { what, reason }, State::AlreadySo);
+                        self.critical_device(device)?;
                     }
                     Err(unusable) if device.need == Need::Required => {
                         let blocker = self.blocker(&[device], &unusable);
@@ -213,6 +214,14 @@ impl Planner<'_, '_> {
     /// package has to be configured in SYSTEM; for all else plug and play finds it in either hive.
     fn installed(&self, device: &Device) -> Result<Option<String>, PlanError> {
         let boots = matches!(device.role, DeviceRole::Bus | DeviceRole::Storage);
+        if !self.has_database()? {
+            return match boots {
+                true => Ok(self
+                    .is_critical(device)?
+                    .then(|| "a critical device".to_owned())),
+                false => self.inf_beside_others(device),
+            };
+        }
         let stores: &[Store] = match boots {
             true => &[Store::System],
             false => &[Store::System, Store::Drivers],
@@ -231,6 +240,18 @@ impl Planner<'_, '_> {
                 if !boots || self.configures(&package, device.driver.as_str())? {
                     return Ok(Some(inf));
                 }
+            }
+        }
+        Ok(None)
+    }
+
+    /// The INF of a device, in the folder of INFs under its own name.
+    fn inf_beside_others(&self, device: &Device) -> Result<Option<String>, PlanError> {
+        for inf in &device.infs {
+            if let Some(path) = self.in_windows(&format!(r"INF\{inf}"))
+                && self.machine.volume.exists(&path)?
+            {
+                return Ok(Some(inf.to_string()));
             }
         }
         Ok(None)

@@ -6,12 +6,15 @@
 //!       |                          +--> FileRepository\label\..., INF\oemN.inf, CatRoot\oemN.cat
 //!       |                          +--> DriverDatabase: SYSTEM if it boots with it, else DRIVERS
 //!       |
-//!       +-- to boot with it -----> and its files in their places, its services in every control set
+//!       +-- to boot with it -----> and its files in their places (PnpLockdownFiles says whose they
+//!                                  are), its services in every control set
 //! ```
 //!
 //! A driver that is not needed to boot is staged: plug and play installs it when the device appears.
 //! A package is taken only if its catalogue lists every file and the catalogue's signature fits.
-//! Not made here: `PnpLockdownFiles` and event log sources.
+//!
+//! A Windows without a driver database gets the package beside its own INFs, and what boots becomes a
+//! critical device (see [`super::critical`]).
 
 use ce_disk::units::ByteCount;
 use ce_disk::volume::WinPath;
@@ -23,7 +26,9 @@ use super::{Change, PlanError, Planner, State};
 use crate::bundle::Found;
 use crate::catalog::schema::{Architecture as Processor, Device, DeviceRole, Product};
 use crate::driver_store::StagedPackage;
+use crate::driver_store::critical::critical_device_edits;
 use crate::driver_store::database::{Form, database_edits};
+use crate::driver_store::lockdown::{lockdown_edits, lockdown_key};
 use crate::driver_store::names::{OemNames, package_label};
 use crate::driver_store::services::service_edits;
 use crate::hives::HiveName;
@@ -183,8 +188,20 @@ impl<'p> Planner<'p, '_> {
             content(&package.inf_name).unwrap_or_default(),
             catalog.and_then(|(name, _)| content(name)),
         );
+        let has_database = self.has_database()?;
+        let own = self.in_windows(&format!(r"INF\{}", package.inf_name));
+        if let Some(path) = own.filter(|_| !has_database)
+            && self.machine.volume.exists(&path)?
+        {
+            let found = format!("{path} is there, and of another driver");
+            let is_invalid = true;
+            return Ok(Err(Unusable { found, is_invalid }));
+        }
         let mut names = self.oem_names()?;
-        let stem = format!("oem{}", names.allocate());
+        let stem = match has_database {
+            true => format!("oem{}", self.unused_number(&mut names)?),
+            false => stem_of(&package.inf_name).to_owned(),
+        };
         let published_name = format!("{stem}.inf");
         let boots = matches!(device.role, DeviceRole::Bus | DeviceRole::Storage);
 
@@ -211,8 +228,14 @@ impl<'p> Planner<'p, '_> {
             true => (HiveName::System, Form::Full),
             false => (HiveName::Drivers, Form::Short),
         };
-        self.enter(database_edits(&staged, hive, form, &names.map()))?;
-        let repository = format!(r"System32\DriverStore\FileRepository\{label}");
+        let repository = match has_database {
+            true => {
+                self.enter(database_edits(&staged, hive, form, &names.map()))?;
+                format!(r"System32\DriverStore\FileRepository\{label}")
+            }
+            // Plug and play looks for the files of an INF beside it.
+            false => "INF".to_owned(),
+        };
         for (name, content) in &files {
             self.put(&format!(r"{repository}\{name}"), content)?;
         }
@@ -229,6 +252,14 @@ impl<'p> Planner<'p, '_> {
                         && let Some(content) = content(&copy.source)
                     {
                         self.put_at(path, content)?;
+                        if has_database {
+                            self.lock(&staged, path, &copy.source, version.lockdown)?;
+                        }
+                    }
+                }
+                if !has_database {
+                    for set in self.sets.clone() {
+                        self.enter(critical_device_edits(&staged, &set))?;
                     }
                 }
                 for service in &plan.services {
@@ -255,10 +286,39 @@ impl<'p> Planner<'p, '_> {
         })
     }
 
+    /// The lowest number that no database and no file has.
+    fn unused_number(&self, names: &mut OemNames) -> Result<u32, PlanError> {
+        loop {
+            let number = names.allocate();
+            let path = self.in_windows(&format!(r"INF\oem{number}.inf"));
+            match path {
+                Some(path) if self.machine.volume.exists(&path)? => {}
+                _ => return Ok(number),
+            }
+        }
+    }
+
+    /// Says whose a file is that was put in place.
+    fn lock(
+        &mut self,
+        package: &StagedPackage<'_>,
+        path: &str,
+        source: &str,
+        is_locked: bool,
+    ) -> Result<(), PlanError> {
+        let Some(key) = lockdown_key(path) else {
+            return Ok(());
+        };
+        let owners = self.draft.list(Store::Software, &key, "Owners")?;
+        let owners = owners.unwrap_or_default();
+        self.enter(lockdown_edits(package, &key, source, is_locked, &owners))
+    }
+
     fn enter(&mut self, edits: Vec<RegistryEdit>) -> Result<(), PlanError> {
         for edit in edits {
             let store = match edit.hive {
                 HiveName::Drivers => Store::Drivers,
+                HiveName::Software => Store::Software,
                 _ => Store::System,
             };
             self.change(store, &edit.key, edit.change)?;
@@ -342,6 +402,12 @@ fn is_for(plan: &InstallPlan, device: &Device) -> bool {
         })
     };
     plan.function_driver().is_some_and(is_driver) && plan.model.as_ref().is_some_and(names)
+}
+
+/// A file name without `.inf`.
+fn stem_of(inf_name: &str) -> &str {
+    let stem = inf_name.get(..inf_name.len().saturating_sub(4));
+    stem.unwrap_or(inf_name)
 }
 
 /// Where a package came from that no Windows has imported.

@@ -32,6 +32,7 @@ use crate::hives::HiveSet;
 use crate::inspect::Inspection;
 
 mod boot;
+mod critical;
 pub(crate) mod draft;
 pub mod edit;
 mod files;

@@ -6,6 +6,7 @@ use ce_regf::RegValue;
 use super::draft::Store;
 use super::{Change, PlanError, Planner};
 use crate::catalog::value::FileName;
+use crate::driver_store::lockdown::LOCKDOWN;
 
 impl Planner<'_, '_> {
     /// Takes out every package that was published as `oemN.inf` and that is `inf` by its own name.
@@ -39,6 +40,7 @@ impl Planner<'_, '_> {
     ) -> Result<(), PlanError> {
         self.disown(published, inf)?;
         self.remove_ids(store, published)?;
+        self.unlock(published)?;
         let database = "DriverDatabase";
         self.delete_key(store, &format!(r"{database}\DriverInfFiles\{published}"))?;
         self.delete_key(store, &format!(r"{database}\DriverPackages\{label}"))?;
@@ -79,6 +81,25 @@ impl Planner<'_, '_> {
                 if owners.iter().any(|owner| !is_of_package(owner)) {
                     self.shorten(Store::System, &key, "Owners", is_of_package)?;
                 }
+            }
+        }
+        Ok(())
+    }
+
+    /// Takes the package out of the owners of files; an entry without any goes.
+    fn unlock(&mut self, published: &str) -> Result<(), PlanError> {
+        let is_of_package = |owner: &str| owner.eq_ignore_ascii_case(published);
+        for name in self.draft.subkeys(Store::Software, LOCKDOWN)? {
+            let key = format!(r"{LOCKDOWN}\{name}");
+            let owners = self.draft.list(Store::Software, &key, "Owners")?;
+            let owners = owners.unwrap_or_default();
+            if !owners.iter().any(|owner| is_of_package(owner)) {
+                continue;
+            }
+            if owners.iter().all(|owner| is_of_package(owner)) {
+                self.delete_key(Store::Software, &key)?;
+            } else {
+                self.shorten(Store::Software, &key, "Owners", is_of_package)?;
             }
         }
         Ok(())

@@ -113,6 +113,9 @@ impl Chains<'_> {
         boots: bool,
         chain: &mut Chain,
     ) -> Result<Option<String>, Unreadable> {
+        if boots && !self.system.has_key("DriverDatabase")? {
+            return self.critical_device(device, chain);
+        }
         let mut candidates = self.packages(device, &self.system)?;
         if !boots && let Some(drivers) = &self.drivers {
             candidates.extend(self.packages(device, drivers)?);
@@ -147,6 +150,38 @@ impl Chains<'_> {
         let found = format!("{infs}: none has a package that is set up with {driver}");
         chain.link("package", false, found);
         Ok(None)
+    }
+
+    /// The same for what a Windows without a driver database boots with.
+    fn critical_device(
+        &self,
+        device: &Device,
+        chain: &mut Chain,
+    ) -> Result<Option<String>, Unreadable> {
+        let mut place = None;
+        for set in self.sets() {
+            let mut known = None;
+            for id in &device.ids {
+                let name = id.as_str().replace('\\', "#");
+                let key = format!(r"{set}\Control\CriticalDeviceDatabase\{name}");
+                let service = self.system.text(&key, "Service")?;
+                let driver = device.driver.as_str();
+                if service.is_some_and(|service| service.eq_ignore_ascii_case(driver)) {
+                    known = Some(key);
+                    break;
+                }
+            }
+            let driver = &device.driver;
+            let Some(key) = known else {
+                let found =
+                    format!("{set}: no driver database, and no critical device of {driver}");
+                chain.link("hardware id", false, found);
+                return Ok(None);
+            };
+            chain.link("hardware id", true, key.as_str());
+            place = Some(key);
+        }
+        Ok(place)
     }
 
     fn packages(

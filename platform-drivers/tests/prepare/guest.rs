@@ -323,6 +323,22 @@ impl Draft {
         }
     }
 
+    /// Takes the driver database out.
+    pub fn drop_database(&mut self) {
+        let mut kept = String::new();
+        let mut is_database = false;
+        for line in self.system.lines() {
+            if line.starts_with('[') {
+                is_database = line.starts_with("[DriverDatabase");
+            }
+            if !is_database {
+                kept.push_str(line);
+                kept.push('\n');
+            }
+        }
+        self.system = kept;
+    }
+
     /// What a platform leaves behind, all of it.
     pub fn came_from(&mut self, from: Platform) {
         for item in catalog().removal(from) {

@@ -356,6 +356,49 @@ fn drivers_that_the_target_needs_come_from_a_bundle() -> Result<()> {
         "cd \\DriverDatabase\\DeviceIds\\PCI\\VEN_1AF4&DEV_1048\nlsval\n",
     )?;
     ensure!(ids.contains("oem"), "{ids}");
+    let software = ntfs_file(&windows, "Windows/System32/config/SOFTWARE")?;
+    let file = r"PnpLockdownFiles\%SystemRoot%/System32/drivers/vioscsi.sys";
+    let owner = hivexsh(
+        &software,
+        &format!("cd \\Microsoft\\Windows\\CurrentVersion\\Setup\\{file}\nlsval\n"),
+    )?;
+    ensure!(owner.contains("\"Class\"=dword:00000005"), "{owner}");
+    let again = artifacts(&prepare.expect_code(0)?)?;
+    ensure!(again["changedBytes"].is_null(), "{again}");
+    Ok(())
+}
+
+#[test]
+fn a_windows_without_a_driver_database_gets_drivers_of_a_bundle_too() -> Result<()> {
+    let mut draft = Draft::windows();
+    draft.came_from(Platform::Vsphere);
+    draft.drop_database();
+    let bench = Bench::new(&draft.guest())?;
+    let bundle = bench.path("bundle");
+    write_package(&bundle.join("storage"), "vioscsi")?;
+    write_network_package(&bundle.join("network"), "netkvm")?;
+    let prepare = bench
+        .prepare(Platform::Nutanix)?
+        .with(["--drivers", text(&bundle)?]);
+    let found = artifacts(&prepare.expect_code(0)?)?;
+    ensure!(found["proof"]["failures"] == json!([]), "{found}");
+    let (windows, _) = bench.checked_volumes()?;
+    let put_in = fs::read(bundle.join("storage").join("vioscsi.sys"))?;
+    for path in [
+        "Windows/System32/drivers/vioscsi.sys",
+        "Windows/INF/vioscsi.sys",
+    ] {
+        ensure!(ntfs_file(&windows, path)? == put_in, "{path}");
+    }
+    let inf = fs::read(bundle.join("network").join("netkvm.inf"))?;
+    ensure!(ntfs_file(&windows, "Windows/INF/netkvm.inf")? == inf);
+    let system = ntfs_file(&windows, "Windows/System32/config/SYSTEM")?;
+    for set in SETS {
+        let id = "PCI#VEN_1AF4&DEV_1048&SUBSYS_11001AF4&REV_01";
+        let key = format!("\\{set}\\Control\\CriticalDeviceDatabase\\{id}");
+        let said = hivexsh(&system, &format!("cd {key}\nlsval\n"))?;
+        ensure!(said.contains("\"Service\"=\"vioscsi\""), "{set}: {said}");
+    }
     let again = artifacts(&prepare.expect_code(0)?)?;
     ensure!(again["changedBytes"].is_null(), "{again}");
     Ok(())
