@@ -11,8 +11,9 @@
 //!
 //! A package's folder holds what its INF names and nothing else, so that a bundle can be looked
 //! through. The layout is for those who write bundles: whoever reads one takes every INF in it,
-//! wherever it stands.
+//! wherever it stands, and every `.msi` for an installer that may be asked for by its name.
 
+mod installer;
 mod unpack;
 
 use std::fs;
@@ -21,6 +22,7 @@ use std::path::{Path, PathBuf};
 
 use sha2::{Digest, Sha256};
 
+pub use installer::{Installer, installers_in};
 pub use unpack::{UnpackError, UnpackLimits, unpack};
 
 use crate::inf::InfErrorKind;
@@ -92,8 +94,8 @@ pub enum BundleError {
 /// A folder that cannot be read, or with more in it than any bundle has.
 pub fn packages_in(folder: &Path) -> Result<Vec<Found>, BundleError> {
     let mut found = Vec::new();
-    for inf in infs_in(folder)? {
-        // `infs_in` gives paths of files only, which have both.
+    for inf in files_in(folder, "inf")? {
+        // `files_in` gives paths of files only, which have both.
         let folder = inf.parent().unwrap_or(Path::new("")).to_owned();
         let name = inf.file_name().unwrap_or_default().to_string_lossy();
         let package = DriverPackage::read(&HostFolder::new(&folder), &name);
@@ -202,9 +204,10 @@ pub fn import(
     })
 }
 
-fn infs_in(top: &Path) -> Result<Vec<PathBuf>, BundleError> {
+/// The files with this extension.
+fn files_in(top: &Path, wanted: &str) -> Result<Vec<PathBuf>, BundleError> {
     let mut folders = vec![top.to_owned()];
-    let mut infs = Vec::new();
+    let mut files = Vec::new();
     let mut looked_at = 0;
     while let Some(folder) = folders.pop() {
         let read = |source| BundleError::Read {
@@ -223,18 +226,18 @@ fn infs_in(top: &Path) -> Result<Vec<PathBuf>, BundleError> {
             }
             let kind = entry.file_type().map_err(read)?;
             let path = entry.path();
-            let is_inf = path
+            let is_wanted = path
                 .extension()
-                .is_some_and(|extension| extension.eq_ignore_ascii_case("inf"));
+                .is_some_and(|extension| extension.eq_ignore_ascii_case(wanted));
             if kind.is_dir() {
                 folders.push(path);
-            } else if kind.is_file() && is_inf {
-                infs.push(path);
+            } else if kind.is_file() && is_wanted {
+                files.push(path);
             }
         }
     }
-    infs.sort();
-    Ok(infs)
+    files.sort();
+    Ok(files)
 }
 
 /// The largest collection of drivers for virtual machines has some 3,000.

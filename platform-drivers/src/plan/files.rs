@@ -161,6 +161,10 @@ impl Planner<'_, '_> {
 
     pub(super) fn first_boot(&mut self, item: &Item, step: &FirstBoot) -> Result<(), PlanError> {
         if !item.detect.is_empty() && !self.is_detected(item)? {
+            // Whoever asked for it has to know.
+            if let Some(field) = item.about.when.asked {
+                self.skip(field.name().to_owned(), NOT_INSTALLED.into());
+            }
             return Ok(());
         }
         let (step, commands) = match step {
@@ -200,12 +204,7 @@ impl Planner<'_, '_> {
                 FirstBootStep::Run(command.to_string()),
                 vec![command.to_string()],
             ),
-            FirstBoot::Install(file) => {
-                let step = FirstBootStep::Install(file.to_string());
-                let (reason, why) = (self.reason.clone(), "no bundle has the installer".into());
-                self.push(Change::FirstBoot { step, reason }, State::Skipped { why });
-                return Ok(());
-            }
+            FirstBoot::Install(file) => return self.install_at_first_boot(file),
         };
         let state = match commands.is_empty() {
             true => State::Skipped {
@@ -254,7 +253,6 @@ impl Planner<'_, '_> {
         Ok(false)
     }
 
-    /// Whether the list of installed programs has exactly this name.
     /// The entries of the product of this name in the list of programs.
     fn listed(&self, name: &str) -> Result<Vec<String>, PlanError> {
         let mut listed = Vec::new();
@@ -333,6 +331,8 @@ fn disabled(definition: &[u8]) -> Disabled {
     let bytes = text.encode_utf16().flat_map(u16::to_le_bytes);
     Disabled::Now(b"\xff\xfe".iter().copied().chain(bytes).collect())
 }
+
+pub(super) const NOT_INSTALLED: &str = "the component that it is for is not installed";
 
 /// Objects of the store: `{bootmgr}`, `{emssettings}`.
 const BOOT_MANAGER: &str = "{9dea862c-5cdd-4e70-acc1-f32b344d4795}";

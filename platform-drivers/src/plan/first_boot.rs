@@ -19,7 +19,8 @@ use ce_regf::RegValue;
 
 use super::draft::Store;
 use super::edit::{Reason, RegistryEditKind};
-use super::{Change, PlanError, Planner, State};
+use super::{Change, FirstBootStep, PlanError, Planner, State};
+use crate::catalog::value::FileName;
 
 /// A step of the script.
 pub(super) struct ScriptStep {
@@ -55,6 +56,60 @@ impl Planner<'_, '_> {
         self.script.insert(0, step);
     }
 
+    /// Puts an installer of the bundle beside the script, which runs it.
+    pub(super) fn install_at_first_boot(&mut self, file: &FileName) -> Result<(), PlanError> {
+        let mut installers = self.machine.installers.iter();
+        let found = installers.find(|found| found.name.eq_ignore_ascii_case(file.as_str()));
+        let content = match found.map(|found| (found, found.read(LARGEST_INSTALLER))) {
+            Some((_, Ok(content))) => Ok(content),
+            Some((found, Err(error))) => Err(format!("{}: {error}", found.path.display())),
+            None => Err("no bundle has the installer".to_owned()),
+        };
+        let state = match content {
+            Err(why) => State::Skipped { why },
+            Ok(content) => {
+                if let Some(path) = self.in_windows(&format!(r"{FOLDER}\{file}")) {
+                    self.write_for_first_boot(path, content)?;
+                }
+                let installer = format!("\"%~dp0{file}\"");
+                self.add_to_script(vec![format!("{MSIEXEC} /i {installer} /qn /norestart")]);
+                State::Deferred
+            }
+        };
+        let step = FirstBootStep::Install(file.to_string());
+        let reason = self.reason.clone();
+        self.push(Change::FirstBoot { step, reason }, state);
+        Ok(())
+    }
+
+    /// Plans a file of the first boot's folder.
+    fn write_for_first_boot(&mut self, path: WinPath, content: Vec<u8>) -> Result<(), PlanError> {
+        let volume = self.machine.volume;
+        let is_so = volume.exists(&path)? && has_content(volume, &path, &content)?;
+        let reason = self.reason.clone();
+        let change = Change::Write {
+            path,
+            content,
+            reason,
+        };
+        self.push(change, if is_so { State::AlreadySo } else { State::ToDo });
+        Ok(())
+    }
+
+    /// Plans that what the script of an earlier prepare has done is not taken for done in this one.
+    fn forget_done(&mut self, folder: &WinPath) -> Result<(), PlanError> {
+        if !self.machine.volume.exists(folder)? {
+            return Ok(());
+        }
+        for entry in self.machine.volume.list(folder)? {
+            let path = folder.join(&entry.name).ok();
+            if let Some(path) = path.filter(|_| entry.name.to_lowercase().ends_with(DONE)) {
+                self.delete_file(&path)?;
+            }
+        }
+        Ok(())
+    }
+
     /// Plans the service and its script, if there is anything for them to do.
     pub(super) fn first_boot_service(&mut self) -> Result<(), PlanError> {
         let steps = std::mem::take(&mut self.script);
@@ -67,16 +122,8 @@ impl Planner<'_, '_> {
         let Ok(path) = folder.join(SCRIPT) else {
             return Ok(());
         };
-        let content = script(&steps).into_bytes();
-        let volume = self.machine.volume;
-        let is_so = volume.exists(&path)? && has_content(volume, &path, &content)?;
-        let reason = self.reason.clone();
-        let change = Change::Write {
-            path,
-            content,
-            reason,
-        };
-        self.push(change, if is_so { State::AlreadySo } else { State::ToDo });
+        self.write_for_first_boot(path, script(&steps).into_bytes())?;
+        self.forget_done(&folder)?;
         for set in self.sets.clone() {
             let key = format!(r"{set}\Services\{SERVICE}");
             for (name, value) in [
@@ -105,7 +152,7 @@ impl Planner<'_, '_> {
 
 /// The command that takes out a product of Windows Installer.
 pub(super) fn uninstall_command(product: &str) -> String {
-    format!(r"%SystemRoot%\System32\msiexec.exe /x {product} /qn /norestart")
+    format!("{MSIEXEC} /x {product} /qn /norestart")
 }
 
 fn has_content(
@@ -194,6 +241,13 @@ const TITLE: &str = "Completes the preparation of this image";
 const FOLDER: &str = "ce-agent";
 const SCRIPT: &str = "first-boot.cmd";
 const ATTEMPTS: &str = "Attempts";
+const MSIEXEC: &str = r"%SystemRoot%\System32\msiexec.exe";
+
+/// How the names of the marks end that steps leave when they are done.
+const DONE: &str = ".done";
+
+/// It is held in memory. Agents have a few MiB, XenServer VM Tools some 30.
+const LARGEST_INSTALLER: ByteCount = ByteCount::mib(64);
 
 /// The service manager ends what does not answer it; what was started from there goes on.
 const IMAGE: &str = r#"%SystemRoot%\System32\cmd.exe /c start "" /b %SystemRoot%\System32\cmd.exe /c %SystemRoot%\ce-agent\first-boot.cmd"#;
@@ -216,6 +270,7 @@ set /a ATTEMPT+=1
 
 const TAIL: &str = r#"if "%FAILED%"=="1" if %ATTEMPT% LSS 3 exit /b 1
 %SystemRoot%\System32\sc.exe delete ce-first-boot >>"%LOG%" 2>&1
+del /q "%~dp0*.done" "%~dp0*.msi" 2>nul
 >>"%LOG%" echo %DATE% %TIME% over, failed: %FAILED%
 exit /b %FAILED%
 "#;

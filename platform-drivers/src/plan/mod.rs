@@ -25,7 +25,7 @@ use ce_disk::volume::{VolumeError, WinPath, WindowsVolume};
 use ce_regf::{EditError, FileTime, Hive, RegValue};
 
 use crate::Platform;
-use crate::bundle::Found;
+use crate::bundle::{Found, Installer};
 use crate::catalog::schema::{Action, Architecture, JobField, Product, Provisioning};
 use crate::catalog::{Item, Preparation};
 use crate::hives::HiveSet;
@@ -71,6 +71,8 @@ pub struct Machine<'m> {
     pub options: &'m JobOptions,
     /// Driver packages that may be put in.
     pub bundle: &'m [Found],
+    /// Installers that the first boot may run.
+    pub installers: &'m [Installer],
     /// The time that they are entered with.
     pub now: FileTime,
 }

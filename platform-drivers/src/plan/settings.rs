@@ -3,6 +3,7 @@
 use ce_regf::{Name, RegValue, ValueType};
 
 use super::draft::{Store, number, texts};
+use super::files::NOT_INSTALLED;
 use super::{PlanError, Planner};
 use crate::catalog::schema::{HiveName, RegistryData, RegistryEdit, RegistryRule};
 use crate::catalog::value::RegistryKey;
@@ -49,6 +50,10 @@ impl Planner<'_, '_> {
                     let is_met = only_if.texts().is_empty()
                         || old.is_some_and(|old| only_if.is_met_by(&words(&old)));
                     let value = match data {
+                        RegistryData::FromJob(field) if !has_key && *only_if_key => {
+                            self.skip(field.name().to_owned(), NOT_INSTALLED.into());
+                            continue;
+                        }
                         RegistryData::FromJob(field) => self.machine.options.value(*field),
                         data => data.value(),
                     };

@@ -5,6 +5,7 @@ use std::fmt::Write;
 
 use ce_disk::volume::{MemoryVolume, WinPath};
 use ce_platform::apply::{Content, FileChange, PreparedFiles, apply};
+use ce_platform::bundle::Installer;
 use ce_platform::catalog::schema::{
     Action, DeviceRole, FileKind, FilterPosition, FilterScope, FirstBoot, HiveName as Place, Need,
     RegistryData, RegistryEdit, ServiceKind,
@@ -38,6 +39,8 @@ pub struct Guest {
     pub boot: BTreeMap<String, Vec<u8>>,
     /// What the job asks for.
     pub options: JobOptions,
+    /// What a bundle has for the first boot.
+    pub installers: Vec<Installer>,
 }
 
 /// The text of a guest's hives, and its files, before they are made.
@@ -551,6 +554,7 @@ impl Draft {
             windows: self.files,
             boot: boot.collect(),
             options: JobOptions::default(),
+            installers: Vec::new(),
         }
     }
 }
@@ -632,6 +636,7 @@ impl Guest {
             }),
             options: &self.options,
             bundle: &[],
+            installers: &self.installers,
             now: NOW,
         })
     }

@@ -5,7 +5,6 @@ use ce_disk::partition::{ContentKind, DiskId, Partition, PartitionTable};
 use ce_disk::units::{ByteCount, ByteOffset};
 use ce_disk::volume::ntfs::write::ShortNames;
 use ce_disk::volume::{FatVolume, NtfsVolume, VolumeError, WinPath, WindowsVolume, find_windows};
-use ce_platform::bundle::Found;
 use ce_platform::catalog::Preparation;
 use ce_platform::hives::{HiveName, HiveSet, LoadedHive};
 use ce_platform::inspect::Inspection;
@@ -17,6 +16,7 @@ use uuid::Uuid;
 
 use super::super::failure::volume_failed;
 use super::super::{ErrorCode, JobError};
+use super::Bundle;
 
 /// Where Windows is on a disk, and where it starts from.
 #[derive(Clone, Debug)]
@@ -197,7 +197,7 @@ impl<'d> Guest<'d> {
         &'m self,
         preparation: &'m Preparation<'m>,
         options: &'m JobOptions,
-        bundle: &'m [Found],
+        bundle: &'m Bundle,
         now: FileTime,
     ) -> Machine<'m> {
         Machine {
@@ -208,7 +208,8 @@ impl<'d> Guest<'d> {
             folder: &self.place.folder,
             boot: self.boot.as_ref().map(Boot::as_volume),
             options,
-            bundle,
+            bundle: &bundle.packages,
+            installers: &bundle.installers,
             now,
         }
     }

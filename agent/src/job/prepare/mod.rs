@@ -31,7 +31,7 @@ use ce_disk::scratch::ScratchFolder;
 use ce_disk::transaction::Transaction;
 use ce_disk::units::ByteCount;
 use ce_platform::apply::{PreparedFiles, apply};
-use ce_platform::bundle::{Found, packages_in};
+use ce_platform::bundle::{Found, Installer, installers_in, packages_in};
 use ce_platform::catalog::{Catalog, Preparation};
 use ce_platform::plan::{ChangeLine, EditPlan, plan};
 use ce_platform::preflight;
@@ -483,16 +483,24 @@ impl<'j> Desk<'j> {
     }
 }
 
-/// The packages of all folders.
-fn bundle(folders: &[PathBuf]) -> Result<Vec<Found>, JobError> {
-    let mut bundle = Vec::new();
+/// What may be put in.
+#[derive(Debug, Default)]
+struct Bundle {
+    packages: Vec<Found>,
+    installers: Vec<Installer>,
+}
+
+/// The packages and installers of all folders.
+fn bundle(folders: &[PathBuf]) -> Result<Bundle, JobError> {
+    let mut bundle = Bundle::default();
+    let failed = |error| {
+        JobError::from_chain(ErrorCode::DriverInvalid, &error)
+            .with_hint("name a folder with driver packages in it; ce-agent drivers list shows them")
+    };
     for folder in folders {
-        let found = packages_in(folder).map_err(|error| {
-            JobError::from_chain(ErrorCode::DriverInvalid, &error).with_hint(
-                "name a folder with driver packages in it; ce-agent drivers list shows them",
-            )
-        })?;
-        bundle.extend(found);
+        bundle.packages.extend(packages_in(folder).map_err(failed)?);
+        let installers = installers_in(folder).map_err(failed)?;
+        bundle.installers.extend(installers);
     }
     Ok(bundle)
 }
