@@ -532,8 +532,8 @@ fn no_two_items_of_a_pair_want_different_things() {
         );
     }
     // Of two that are for different Windows, only one happens.
-    let text = "when = { architecture = \"arm64\" }\narea = \"boot-configuration\"\n\
-                loader = [{ from = 'EFI\\Microsoft\\Boot\\other.efi', to = 'EFI\\Boot\\bootaa64.efi' }]";
+    let text = "when = { architecture = \"x86\" }\narea = \"boot-configuration\"\n\
+                loader = [{ from = 'EFI\\Microsoft\\Boot\\other.efi', to = 'EFI\\Boot\\bootia32.efi' }]";
     assert_eq!(
         Edit::new()
             .item("target/every.toml", text, "doc: x")

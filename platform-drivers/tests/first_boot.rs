@@ -88,6 +88,41 @@ fn an_installer_that_no_bundle_has_is_told() {
 }
 
 #[test]
+fn leaving_the_domain_ends_with_the_error_of_windows() {
+    let mut guest = vda();
+    guest.options.domain_unjoin = true;
+    guest.options.enable_hdx_ports = true;
+    let (_, script) = prepared(&guest);
+    let mut lines = script.lines();
+    let line = lines
+        .find(|line| line.contains("UnjoinDomainOrWorkgroup"))
+        .unwrap();
+    // No policy keeps a command from running as it does a script, and its result is the exit code.
+    assert!(
+        line.contains("-NoProfile -NonInteractive -Command"),
+        "{line}"
+    );
+    assert!(
+        line.contains("exit (") && line.contains(").ReturnValue\""),
+        "{line}"
+    );
+    assert!(
+        !line.replace("%SystemRoot%", "").contains('%') || line.contains("%LOG%"),
+        "{line}"
+    );
+    assert!(
+        script.contains("/reconfigure /enable_hdx_ports"),
+        "{script}"
+    );
+    let plan = plan(&guest);
+    let items: Vec<&str> = plan.first_boot().map(|(item, _)| item).collect();
+    assert!(
+        items.contains(&"vda.domain") && items.contains(&"vda.hdx-ports"),
+        "{items:?}"
+    );
+}
+
+#[test]
 fn what_an_earlier_script_has_done_is_done_again() {
     let mut guest = vda();
     let marks =

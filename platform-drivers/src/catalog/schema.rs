@@ -191,6 +191,8 @@ impl Action {
             Self::BootService(_) => 2,
             Self::Filter(_) => 3,
             Self::NetworkProvider(_) => 4,
+            // Such a list names a file that is loaded, as filters and providers are.
+            Self::Registry(rule) if matches!(rule.edit, RegistryEdit::RemoveEntry { .. }) => 4,
             Self::Service(_) => 5,
             Self::RunEntry(_) => 6,
             Self::Task(_) => 7,
