@@ -256,7 +256,10 @@ pub fn plan(
     if room.replaces.is_none() {
         draft.efi_system(&room);
     }
-    if let Some(start) = room.reserved {
+    // Windows can do without.
+    if let Some(start) = room.reserved
+        && draft.partitions.len() < MOST_PARTITIONS
+    {
         draft.add(
             None,
             kinds::RESERVED,
