@@ -13,6 +13,7 @@
 //! through. The layout is for those who write bundles: whoever reads one takes every INF in it,
 //! wherever it stands, and every `.msi` for an installer that may be asked for by its name.
 
+pub mod cabinet;
 mod installer;
 mod unpack;
 

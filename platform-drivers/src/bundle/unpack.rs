@@ -6,6 +6,8 @@
 //! name, are paths that lead up or to a root, links and devices, two names that Windows cannot tell
 //! apart, and an archive whose content is out of all proportion.
 
+mod cabinet;
+
 use std::collections::HashSet;
 use std::fs::{self, File};
 use std::io::{self, Read, Seek, SeekFrom};
@@ -135,7 +137,7 @@ pub fn unpack(archive: &Path, folder: &Path, limits: &UnpackLimits) -> Result<()
     match begins.as_slice() {
         [b'P', b'K', 3, 4, ..] | [b'P', b'K', 5, 6, ..] => output.zip(file),
         [0x1F, 0x8B, ..] => output.tar(GzDecoder::new(file)),
-        [b'M', b'S', b'C', b'F', ..] => output.cabinet(file),
+        [b'M', b'S', b'C', b'F', ..] => output.cabinet(file, "CAB", |name| Some(name.to_owned())),
         _ if is_tar => output.tar(file),
         _ => Err(UnpackError::UnknownFormat {
             path: archive.to_owned(),
@@ -211,35 +213,6 @@ impl Output<'_> {
         Ok(())
     }
 
-    fn cabinet(&mut self, file: File) -> Result<(), UnpackError> {
-        let mut cabinet = cab::Cabinet::new(file).map_err(|error| self.damaged("CAB", error))?;
-        let mut names = Vec::new();
-        // A file is reached by unpacking what stands before it in its folder.
-        let mut work = 0_u64;
-        for folder in cabinet.folder_entries() {
-            let mut before = 0_u64;
-            for file in folder.file_entries() {
-                self.count_entry()?;
-                before = before.saturating_add(u64::from(file.uncompressed_size()));
-                work = work.saturating_add(before);
-                names.push(file.name().to_owned());
-            }
-        }
-        if work > MOST_CABINET_WORK {
-            return Err(UnpackError::TooMuch {
-                what: "bytes to be unpacked to reach all its files",
-                limit: MOST_CABINET_WORK,
-            });
-        }
-        for name in names {
-            let mut entry = cabinet
-                .read_file(&name)
-                .map_err(|error| self.damaged("CAB", error))?;
-            self.write(&name, "CAB", &mut entry)?;
-        }
-        Ok(())
-    }
-
     fn count_entry(&mut self) -> Result<(), UnpackError> {
         self.entries_left = self
             .entries_left
@@ -251,12 +224,13 @@ impl Output<'_> {
         Ok(())
     }
 
+    /// Writes a file, and gives its path.
     fn write(
         &mut self,
         name: &str,
         format: &'static str,
         content: &mut dyn Read,
-    ) -> Result<(), UnpackError> {
+    ) -> Result<PathBuf, UnpackError> {
         let parts = relative(name)?;
         let (_, parents) = parts
             .split_last()
@@ -284,7 +258,8 @@ impl Output<'_> {
         };
         fs::create_dir_all(&folder).map_err(failed)?;
         let mut file = File::create_new(&path).map_err(failed)?;
-        self.copy(format, content, &mut file, failed)
+        self.copy(format, content, &mut file, failed)?;
+        Ok(path)
     }
 
     fn copy(
@@ -362,6 +337,3 @@ const LINK: &str = "links are not taken";
 const TAR_MARK: u64 = 257;
 
 const DEEPEST: usize = 32;
-
-/// Bytes. Some seconds' work.
-const MOST_CABINET_WORK: u64 = 16 << 30;
