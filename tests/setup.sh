@@ -27,6 +27,7 @@ test | bzip2           | bunzip2
 test | e2fsprogs       | mke2fs
 test | fdisk           | sfdisk
 test | g++             | c++
+test | genisoimage     | genisoimage
 test | python3         | /usr/bin/python3
 test | python3-libvhdi | python:pyvhdi
 test | python3-venv    | python:ensurepip
@@ -43,6 +44,7 @@ test | sleuthkit       | icat
 test | smbclient       | smbclient
 test | strace          | strace
 test | util-linux      | setpriv
+test | xorriso         | xorriso
 test | zstd            | zstd
 '
 

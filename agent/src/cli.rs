@@ -488,7 +488,7 @@ pub enum DriversCommand {
     List(DriversFolderArgs),
     /// Compare every file of every package with its catalogue; exit code 1 if one does not fit
     Check(DriversFolderArgs),
-    /// Put the packages of a folder or archive into a bundle
+    /// Put the packages of a folder, archive or disc into a bundle
     Import(DriversImportArgs),
 }
 
@@ -503,7 +503,7 @@ pub struct DriversFolderArgs {
 /// `drivers import`.
 #[derive(Args, Debug)]
 pub struct DriversImportArgs {
-    /// A folder, or a ZIP, TAR, TAR.GZ, GOO or CAB archive
+    /// A folder, or a ZIP, TAR, TAR.GZ, GOO, CAB or ISO file
     pub source: PathBuf,
 
     /// The platform that the drivers are for: aws, azure, gcp, nutanix, vsphere, xenserver

@@ -72,6 +72,10 @@ pub const LOSETUP: Tool = Tool::new("losetup", "mount");
 pub const MOUNT: Tool = Tool::new("mount", "mount");
 /// `umount`.
 pub const UMOUNT: Tool = Tool::new("umount", "mount");
+/// `genisoimage`.
+pub const GENISOIMAGE: Tool = Tool::new("genisoimage", "genisoimage");
+/// `xorriso`.
+pub const XORRISO: Tool = Tool::new("xorriso", "xorriso");
 /// `cp`.
 pub const CP: Tool = Tool::new("cp", "coreutils");
 

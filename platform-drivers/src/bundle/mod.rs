@@ -14,6 +14,7 @@
 //! wherever it stands, and every `.msi` for an installer that may be asked for by its name.
 
 pub mod cabinet;
+pub mod disc;
 mod installer;
 mod unpack;
 

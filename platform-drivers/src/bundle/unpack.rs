@@ -1,5 +1,5 @@
-//! Archives that drivers are given out in, unpacked into a folder: ZIP, TAR, TAR.GZ (also as `.goo`)
-//! and cabinets. Which it is, the first bytes say.
+//! Archives that drivers are given out in, unpacked into a folder: ZIP, TAR, TAR.GZ (also as `.goo`),
+//! cabinets and disc images. Which it is, the first bytes say.
 //!
 //! An archive is somebody else's word on where files go and how large they are. Taken is what a
 //! driver needs: plain files with relative paths that Windows could have. Refused, with the entry's
@@ -15,13 +15,15 @@ use std::path::{Path, PathBuf};
 
 use flate2::read::GzDecoder;
 
+use super::disc::{self, DiscError};
+
 /// Why an archive is not unpacked.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum UnpackError {
     /// Not one of the formats.
     #[error(
-        "{} is neither a folder nor a ZIP, TAR, TAR.GZ or CAB archive (it begins with {begins})",
+        "{} is neither a folder nor a ZIP, TAR, TAR.GZ, CAB or ISO file (it begins with {begins})",
         path.display()
     )]
     UnknownFormat {
@@ -139,6 +141,7 @@ pub fn unpack(archive: &Path, folder: &Path, limits: &UnpackLimits) -> Result<()
         [0x1F, 0x8B, ..] => output.tar(GzDecoder::new(file)),
         [b'M', b'S', b'C', b'F', ..] => output.cabinet(file, "CAB", |name| Some(name.to_owned())),
         _ if is_tar => output.tar(file),
+        _ if disc::is_disc(&mut file).map_err(read)? => output.disc(file),
         _ => Err(UnpackError::UnknownFormat {
             path: archive.to_owned(),
             begins: begins
@@ -209,6 +212,23 @@ impl Output<'_> {
                 }
                 _ => return Err(refused(&name, "only files and folders are taken")),
             }
+        }
+        Ok(())
+    }
+
+    fn disc(&mut self, mut file: File) -> Result<(), UnpackError> {
+        let files = disc::files(&mut file, self.entries_left).map_err(|error| match error {
+            DiscError::Read(source) => UnpackError::Read {
+                path: self.archive.to_owned(),
+                source,
+            },
+            DiscError::NotTaken { path, reason } => refused(&path, reason),
+            DiscError::TooMuch { what, limit } => UnpackError::TooMuch { what, limit },
+            error @ DiscError::Unsound { .. } => self.damaged("ISO", error),
+        })?;
+        for found in files {
+            self.count_entry()?;
+            self.write(&found.path, "ISO", &mut found.content(&mut file))?;
         }
         Ok(())
     }

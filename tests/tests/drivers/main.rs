@@ -1,16 +1,17 @@
 //! "I collect drivers for a platform and know what each is for, before any disk is touched."
 
-use std::fs::{self, File};
-use std::io::Write;
-use std::path::{Path, PathBuf};
-use std::process::Command;
+mod desk;
+mod discs;
 
-use anyhow::{Context, Result, ensure};
-use ce_tests::agent::{Invocation, ce_agent};
-use ce_tests::driver_package::{HARDWARE_ID, SIGNER, driver, write_package};
+use std::fs;
+
+use anyhow::{Result, ensure};
+use ce_tests::agent::ce_agent;
+use ce_tests::driver_package::{HARDWARE_ID, SIGNER, driver};
 use ce_tests::tool::text;
 use serde_json::Value;
-use tempfile::TempDir;
+
+use desk::{Desk, files_below, import, import_json, python};
 
 #[test]
 fn a_list_says_what_each_package_is_for_and_who_signed_it() -> Result<()> {
@@ -209,106 +210,5 @@ fn what_holds_no_package_is_refused_with_what_it_is() -> Result<()> {
     fs::write(empty.join("autorun.inf"), "[autorun]\nopen=setup.exe\n")?;
     let (_, message) = import_json(&empty, &bundle)?;
     ensure!(message.ends_with("holds no driver package"), "{message}");
-    Ok(())
-}
-
-/// A folder with one sound package.
-struct Desk {
-    top: TempDir,
-    folder: PathBuf,
-}
-
-impl Desk {
-    fn new() -> Result<Self> {
-        let top = tempfile::tempdir()?;
-        let folder = top.path().join("package");
-        write_package(&folder, "vioscsi")?;
-        Ok(Self { top, folder })
-    }
-
-    fn folder(&self) -> &Path {
-        &self.folder
-    }
-
-    /// Packs the package in folders of its own.
-    fn pack(&self, format: &str, name: &str) -> Result<PathBuf> {
-        let path = self.top.path().join(name);
-        let program = "import os, shutil, sys\n\
-                       made = shutil.make_archive(sys.argv[1] + '.made', sys.argv[3], \
-                       os.path.dirname(sys.argv[2]), os.path.basename(sys.argv[2]))\n\
-                       os.rename(made, sys.argv[1])\n";
-        python(program, &[&path, &self.folder, Path::new(format)])?;
-        Ok(path)
-    }
-
-    fn pack_cabinet(&self) -> Result<PathBuf> {
-        let path = self.top.path().join("a.cab");
-        let mut builder = cab::CabinetBuilder::new();
-        let folder = builder.add_folder(cab::CompressionType::MsZip);
-        for name in ["vioscsi.cat", "vioscsi.inf", "vioscsi.sys"] {
-            folder.add_file(format!("x64\\{name}"));
-        }
-        let mut writer = builder.build(File::create(&path)?)?;
-        while let Some(mut file) = writer.next_file()? {
-            let name = file
-                .file_name()
-                .rsplit('\\')
-                .next()
-                .context("a name")?
-                .to_owned();
-            file.write_all(&fs::read(self.folder.join(name))?)?;
-        }
-        writer.finish()?;
-        Ok(path)
-    }
-}
-
-fn import(source: &Path, bundle: &Path) -> Result<Invocation> {
-    let arguments = [
-        "drivers",
-        "import",
-        text(source)?,
-        "--platform",
-        "gcp",
-        "--into",
-    ];
-    ce_agent(arguments.into_iter().chain([text(bundle)?]))
-}
-
-fn import_json(source: &Path, bundle: &Path) -> Result<(String, String)> {
-    let run = import(source, bundle)?.with(["--json"]).expect_code(1)?;
-    let told: Value = serde_json::from_str(&run.stdout)?;
-    let part = |name: &str| {
-        let text = told["error"][name].as_str().map(str::to_owned);
-        text.with_context(|| format!("no error.{name} in {told}"))
-    };
-    Ok((part("code")?, part("message")?))
-}
-
-/// Paths below a folder, with what is in the files.
-fn files_below(top: &Path) -> Result<Vec<(String, Vec<u8>)>> {
-    let mut folders = vec![top.to_owned()];
-    let mut files = Vec::new();
-    while let Some(folder) = folders.pop() {
-        for entry in fs::read_dir(&folder)? {
-            let path = entry?.path();
-            if path.is_dir() {
-                folders.push(path);
-            } else {
-                let name = text(path.strip_prefix(top)?)?.to_owned();
-                files.push((name, fs::read(&path)?));
-            }
-        }
-    }
-    Ok(files)
-}
-
-fn python(program: &str, arguments: &[&Path]) -> Result<()> {
-    let status = Command::new("/usr/bin/python3")
-        .arg("-c")
-        .arg(program)
-        .args(arguments)
-        .status()?;
-    ensure!(status.success(), "python: {status}");
     Ok(())
 }
