@@ -28,6 +28,7 @@ test | e2fsprogs       | mke2fs
 test | fdisk           | sfdisk
 test | g++             | c++
 test | genisoimage     | genisoimage
+test | msitools        | msibuild
 test | python3         | /usr/bin/python3
 test | python3-libvhdi | python:pyvhdi
 test | python3-venv    | python:ensurepip
@@ -44,6 +45,7 @@ test | sleuthkit       | icat
 test | smbclient       | smbclient
 test | strace          | strace
 test | util-linux      | setpriv
+test | wixl            | wixl
 test | xorriso         | xorriso
 test | zstd            | zstd
 '

@@ -488,7 +488,7 @@ pub enum DriversCommand {
     List(DriversFolderArgs),
     /// Compare every file of every package with its catalogue; exit code 1 if one does not fit
     Check(DriversFolderArgs),
-    /// Put the packages of a folder, archive or disc into a bundle
+    /// Put the packages of a folder, archive, disc or installer into a bundle
     Import(DriversImportArgs),
 }
 
@@ -503,7 +503,7 @@ pub struct DriversFolderArgs {
 /// `drivers import`.
 #[derive(Args, Debug)]
 pub struct DriversImportArgs {
-    /// A folder, or a ZIP, TAR, TAR.GZ, GOO, CAB or ISO file
+    /// A folder, or a ZIP, TAR, TAR.GZ, GOO, CAB, ISO or MSI file
     pub source: PathBuf,
 
     /// The platform that the drivers are for: aws, azure, gcp, nutanix, vsphere, xenserver

@@ -1,9 +1,9 @@
 //! `ce-agent drivers`: driver packages, before any disk is touched.
 //!
 //! ```text
-//!  folder --------------------------+--> packages --> list    what each is for, who signed it
-//!  ZIP TAR TAR.GZ CAB ISO -> unpack-+         +-----> check   every file against its catalogue
-//!                                             +-----> import  into BUNDLE/PLATFORM/
+//!  folder ------------------------------+--> packages --> list    what each is for, who signed it
+//!  ZIP TAR TAR.GZ CAB ISO MSI -> unpack-+         +-----> check   every file against its catalogue
+//!                                                 +-----> import  into BUNDLE/PLATFORM/
 //! ```
 
 use std::collections::BTreeSet;

@@ -76,6 +76,10 @@ pub const UMOUNT: Tool = Tool::new("umount", "mount");
 pub const GENISOIMAGE: Tool = Tool::new("genisoimage", "genisoimage");
 /// `xorriso`.
 pub const XORRISO: Tool = Tool::new("xorriso", "xorriso");
+/// `wixl`.
+pub const WIXL: Tool = Tool::new("wixl", "wixl");
+/// `msibuild`.
+pub const MSIBUILD: Tool = Tool::new("msibuild", "msitools");
 /// `cp`.
 pub const CP: Tool = Tool::new("cp", "coreutils");
 

@@ -16,6 +16,7 @@
 pub mod cabinet;
 pub mod disc;
 mod installer;
+pub mod msi;
 mod unpack;
 
 use std::fs;

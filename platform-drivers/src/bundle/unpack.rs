@@ -1,5 +1,5 @@
 //! Archives that drivers are given out in, unpacked into a folder: ZIP, TAR, TAR.GZ (also as `.goo`),
-//! cabinets and disc images. Which it is, the first bytes say.
+//! cabinets, MSI packages and disc images. Which it is, the first bytes say.
 //!
 //! An archive is somebody else's word on where files go and how large they are. Taken is what a
 //! driver needs: plain files with relative paths that Windows could have. Refused, with the entry's
@@ -7,6 +7,7 @@
 //! apart, and an archive whose content is out of all proportion.
 
 mod cabinet;
+mod msi;
 
 use std::collections::HashSet;
 use std::fs::{self, File};
@@ -23,7 +24,7 @@ use super::disc::{self, DiscError};
 pub enum UnpackError {
     /// Not one of the formats.
     #[error(
-        "{} is neither a folder nor a ZIP, TAR, TAR.GZ, CAB or ISO file (it begins with {begins})",
+        "{} is neither a folder nor a ZIP, TAR, TAR.GZ, CAB, MSI or ISO file (it begins with {begins})",
         path.display()
     )]
     UnknownFormat {
@@ -140,6 +141,7 @@ pub fn unpack(archive: &Path, folder: &Path, limits: &UnpackLimits) -> Result<()
         [b'P', b'K', 3, 4, ..] | [b'P', b'K', 5, 6, ..] => output.zip(file),
         [0x1F, 0x8B, ..] => output.tar(GzDecoder::new(file)),
         [b'M', b'S', b'C', b'F', ..] => output.cabinet(file, "CAB", |name| Some(name.to_owned())),
+        [0xD0, 0xCF, 0x11, 0xE0, ..] => output.msi(file),
         _ if is_tar => output.tar(file),
         _ if disc::is_disc(&mut file).map_err(read)? => output.disc(file),
         _ => Err(UnpackError::UnknownFormat {

@@ -2,6 +2,7 @@
 
 mod desk;
 mod discs;
+mod installers;
 
 use std::fs;
 
