@@ -54,6 +54,7 @@ fn what_is_planned_is_done_and_nothing_else_and_a_second_plan_has_nothing_to_do(
         }
         let proof = after.proof(&preparation);
         assert_eq!(proof.failures, Vec::<String>::new(), "{pair}");
+        model::every_filter_is_a_service_that_starts(&after.hive("SYSTEM"));
         let again = after.plan(&preparation);
         let left: Vec<String> = again.to_do().map(|edit| edit.change.to_string()).collect();
         assert_eq!(left, Vec::<String>::new(), "{pair}");
