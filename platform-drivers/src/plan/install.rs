@@ -245,6 +245,11 @@ impl<'p> Planner<'p, '_> {
         if let Some(catalog) = catalog.and_then(|(name, _)| content(name)) {
             self.put(&format!(r"{CATALOGS}\{stem}.cat"), catalog)?;
         }
+        if boots && !has_database {
+            for set in self.sets.clone() {
+                self.enter(critical_device_edits(&staged, &set))?;
+            }
+        }
         if boots {
             for plan in chosen.plans.iter().filter(|plan| is_for(plan, device)) {
                 for copy in &plan.copies {
@@ -255,11 +260,6 @@ impl<'p> Planner<'p, '_> {
                         if has_database {
                             self.lock(&staged, path, &copy.source, version.lockdown)?;
                         }
-                    }
-                }
-                if !has_database {
-                    for set in self.sets.clone() {
-                        self.enter(critical_device_edits(&staged, &set))?;
                     }
                 }
                 for service in &plan.services {
