@@ -10,6 +10,7 @@ use std::fs;
 use ce_platform::Platform;
 use ce_platform::bundle::installers_in;
 use ce_platform::catalog::schema::Provisioning;
+use ce_platform::inspect::{Inspection, platform_of};
 use ce_platform::plan::{EditPlan, FirstBootStep, State};
 use guest::{Draft, Guest, SETS, catalog};
 
@@ -163,4 +164,25 @@ fn the_service_is_in_every_control_set_and_starts_by_itself_once_more_at_most_tw
     for never in ["shutdown", "Restart-Computer", "-ExecutionPolicy", ".ps1"] {
         assert!(!script.contains(never), "{never}: {script}");
     }
+}
+
+#[test]
+fn until_windows_has_run_an_image_comes_from_where_it_was_prepared_from() {
+    let (from, to) = (Platform::Nutanix, Platform::Aws);
+    let preparation = catalog().preparation(Some(from), to);
+    let (_, files) = Guest::of(from, to).prepared(&preparation);
+    let after = Guest::of(from, to).written(&files);
+    let inspection = Inspection::of(&after.hives());
+    // The driver of the adapter is what AWS images have, and the agents of Nutanix are off.
+    assert_eq!(platform_of(&inspection.components), Some(to));
+    assert_eq!(inspection.platform(), Some(from));
+    assert_eq!(inspection.platform_for(to), Some(from));
+    assert_eq!(inspection.platform_for(Platform::Azure), None);
+
+    let preparation = catalog().preparation(None, to);
+    let (_, files) = Guest::of(from, to).prepared(&preparation);
+    let after = Guest::of(from, to).written(&files);
+    let inspection = Inspection::of(&after.hives());
+    assert_eq!(platform_of(&inspection.components), Some(to));
+    assert_eq!(inspection.platform_for(to), None);
 }

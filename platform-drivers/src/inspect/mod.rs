@@ -23,6 +23,7 @@ pub use time::UtcTime;
 
 pub(crate) use registry::{Notes, Registry};
 
+use crate::Platform;
 use crate::hives::{HiveName, HiveSet, Recovery};
 use drivers::Service;
 
@@ -43,8 +44,20 @@ pub struct Inspection {
     pub drivers: Vec<Driver>,
     /// Tools of hypervisors, and parts of Citrix.
     pub components: Vec<Component>,
+    /// A prepare that Windows has not run after.
+    #[serde(skip)]
+    pub prepared: Option<Prepared>,
     /// What could not be read, and what had to be done to read the rest.
     pub findings: Vec<String>,
+}
+
+/// A prepare that waits for its first boot.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub struct Prepared {
+    /// Where the image came from; `None`: that was not known.
+    pub from: Option<Platform>,
+    /// Where it was to run.
+    pub to: Option<Platform>,
 }
 
 impl Inspection {
@@ -69,6 +82,7 @@ impl Inspection {
             computer: Computer::read(of_set, security),
             drivers: drivers::of_interest(&services),
             components: components::installed(software, &services),
+            prepared: of_set.and_then(|(system, set)| Prepared::read(system, set)),
             control_sets,
             findings: Vec::new(),
         };
@@ -76,11 +90,42 @@ impl Inspection {
         inspection
     }
 
-    /// The platform that it comes from, if the tools in it agree.
-    pub fn platform(&self) -> Option<crate::Platform> {
-        platform_of(&self.components)
+    /// The platform that it comes from: the one that it was prepared from, until it has run since; else
+    /// the one whose tools are in it, if they agree.
+    pub fn platform(&self) -> Option<Platform> {
+        match self.prepared {
+            Some(prepared) => prepared.from,
+            None => platform_of(&self.components),
+        }
+    }
+
+    /// The platform that a prepare for `to` takes out what was left by. One that has changed its mind
+    /// about the target has left something as well, so that all platforms are meant.
+    pub fn platform_for(&self, to: Platform) -> Option<Platform> {
+        let is_other = |prepared: &Prepared| prepared.to != Some(to);
+        match self.prepared.filter(is_other) {
+            Some(_) => None,
+            None => self.platform(),
+        }
     }
 }
+
+impl Prepared {
+    fn read(system: Registry<'_>, set: &str) -> Option<Self> {
+        let key = format!(r"{set}\Services\{FIRST_BOOT_SERVICE}");
+        let platform = |name: &str| system.text(&key, name)?.parse().ok();
+        system.key(&key).map(|_| Self {
+            from: platform(PREPARED_FROM),
+            to: platform(PREPARED_TO),
+        })
+    }
+}
+
+/// The service that completes a prepare when Windows boots first, and values of its key: platforms by
+/// name.
+pub(crate) const FIRST_BOOT_SERVICE: &str = "ce-first-boot";
+pub(crate) const PREPARED_FROM: &str = "PreparedFrom";
+pub(crate) const PREPARED_TO: &str = "PreparedTo";
 
 fn hive_findings(hives: &HiveSet) -> Vec<String> {
     let mut findings = Vec::new();

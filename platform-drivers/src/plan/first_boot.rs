@@ -20,7 +20,9 @@ use ce_regf::RegValue;
 use super::draft::Store;
 use super::edit::{Reason, RegistryEditKind};
 use super::{Change, FirstBootStep, PlanError, Planner, State};
+use crate::Platform;
 use crate::catalog::value::FileName;
+use crate::inspect::{FIRST_BOOT_SERVICE, PREPARED_FROM, PREPARED_TO};
 
 /// A step of the script.
 pub(super) struct ScriptStep {
@@ -124,8 +126,11 @@ impl Planner<'_, '_> {
         };
         self.write_for_first_boot(path, script(&steps).into_bytes())?;
         self.forget_done(&folder)?;
+        // What a second prepare goes by, whatever the drivers that this one puts in look like.
+        let preparation = self.machine.preparation;
+        let from = preparation.from.map_or("", Platform::name);
         for set in self.sets.clone() {
-            let key = format!(r"{set}\Services\{SERVICE}");
+            let key = format!(r"{set}\Services\{FIRST_BOOT_SERVICE}");
             for (name, value) in [
                 ("Type", RegValue::dword(OWN_PROCESS)),
                 ("Start", RegValue::dword(AUTO_START)),
@@ -133,6 +138,8 @@ impl Planner<'_, '_> {
                 ("ImagePath", RegValue::expand_sz(IMAGE)),
                 ("ObjectName", RegValue::sz("LocalSystem")),
                 ("DisplayName", RegValue::sz(TITLE)),
+                (PREPARED_FROM, RegValue::sz(from)),
+                (PREPARED_TO, RegValue::sz(preparation.to.name())),
             ] {
                 self.set(Store::System, &key, name, value)?;
             }
@@ -236,7 +243,6 @@ fn unpacked(packed: &str) -> Option<String> {
 const ITEM: &str = "first-boot";
 const WHY: &str =
     "what only the running Windows can do is done by a service, once, which then removes itself";
-const SERVICE: &str = "ce-first-boot";
 const TITLE: &str = "Completes the preparation of this image";
 const FOLDER: &str = "ce-agent";
 const SCRIPT: &str = "first-boot.cmd";

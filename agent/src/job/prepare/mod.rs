@@ -410,7 +410,7 @@ impl<'j> Desk<'j> {
         let [windows] = found.windows.as_slice() else {
             return Err(refused(blockers));
         };
-        let platform = windows.inspection.platform();
+        let platform = windows.inspection.platform_for(spec.to);
         if platform != Some(spec.to)
             && let Some(found) = preflight::pvs_target(&windows.inspection)
         {
@@ -427,7 +427,8 @@ impl<'j> Desk<'j> {
             let catalog = Catalog::builtin().map_err(|error| {
                 JobError::new(ErrorCode::Internal, format!("the catalogues: {error}"))
             })?;
-            let preparation = catalog.preparation(guest.inspection.platform(), spec.to);
+            let from = guest.inspection.platform_for(spec.to);
+            let preparation = catalog.preparation(from, spec.to);
             let bundle = bundle(&spec.drivers)?;
             let options = &spec.options;
             let plan = plan(&guest.machine(&preparation, options, &bundle, desk.now));
