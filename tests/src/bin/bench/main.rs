@@ -9,6 +9,7 @@
 //!  hive         a thousand changes to a large hive; hivexsh with the same changes
 //!  Windows      what a prepare writes to a volume of 200,000 files; the same by a mounted ntfs-3g.
 //!               ce-agent inspect of that disk; sleuthkit and hivex
+//!  prepare      ce-agent prepare of that disk, with and without its hash; ce-agent hash alone
 //! ```
 //!
 //! Rounds are interleaved: every contender and every limit runs once before any runs again, so a
@@ -16,10 +17,14 @@
 //! what they leave free is [filled](memory). A run has ended when its image is on the disk.
 
 mod contenders;
+#[path = "../../../../platform-drivers/tests/prepare/guest.rs"]
+#[expect(dead_code, reason = "it is shared with tests in memory")]
+mod guest;
 mod hive;
 mod limits;
 mod machine;
 mod memory;
+mod prepare;
 mod report;
 mod share;
 mod windows;
@@ -32,11 +37,12 @@ use ce_tests::agent::{Cost, ce_agent, drop_from_page_cache};
 use ce_tests::disk::{Disk, DiskBuilder};
 use ce_tests::pattern::{GIB, MIB, Pattern, TIB};
 use ce_tests::tool::text;
-use clap::Parser;
+use clap::{Parser, ValueEnum};
 
 use contenders::Contender;
 use hive::LargeHive;
 use limits::Limits;
+use prepare::LargeGuest;
 use report::{DiskResult, Report};
 use share::Share;
 use windows::LargeWindows;
@@ -53,9 +59,29 @@ struct Arguments {
     /// Size of the dense and of the half zero disk in MiB; the one of mostly holes is twice that.
     #[arg(long, default_value_t = 2560)]
     size: u64,
+    /// Only this, may be repeated.
+    #[arg(long, value_enum, conflicts_with = "write")]
+    only: Vec<Part>,
     /// Also write the report to this file.
     #[arg(long)]
     write: Option<PathBuf>,
+}
+
+/// What can be left out.
+#[derive(Clone, Copy, Debug, Eq, PartialEq, ValueEnum)]
+enum Part {
+    /// Exports of the three disks, and the limits of the machine.
+    Exports,
+    /// Exports of the dense disk to shares.
+    Shares,
+    /// The large hive.
+    Hive,
+    /// A look at the large Windows disk, and what is written to it.
+    Windows,
+    /// The large Windows disk prepared.
+    Prepare,
+    /// Very large sparse disks.
+    Sparse,
 }
 
 fn main() -> Result<()> {
@@ -64,18 +90,33 @@ fn main() -> Result<()> {
         arguments.rounds > 0 && arguments.size > 0,
         "nothing to measure"
     );
+    let measured = |part| arguments.only.is_empty() || arguments.only.contains(&part);
     fs::create_dir_all(&arguments.dir)?;
     let folder = tempfile::tempdir_in(&arguments.dir)?;
     let mut disks = Vec::new();
-    for (name, pattern, size) in [
-        ("dense", Pattern::Dense, arguments.size * MIB),
-        ("half zero", Pattern::HalfZero, arguments.size * MIB),
+    for (name, pattern, size, needed) in [
+        (
+            "dense",
+            Pattern::Dense,
+            arguments.size * MIB,
+            measured(Part::Exports) || measured(Part::Shares),
+        ),
+        (
+            "half zero",
+            Pattern::HalfZero,
+            arguments.size * MIB,
+            measured(Part::Exports),
+        ),
         (
             "mostly holes",
             Pattern::MostlyHoles,
             2 * arguments.size * MIB,
+            measured(Part::Exports),
         ),
     ] {
+        if !needed {
+            continue;
+        }
         eprintln!("making the {name} disk");
         let path = folder
             .path()
@@ -85,32 +126,61 @@ fn main() -> Result<()> {
         disks.push((name, disk, DiskResult::new(name, size)));
     }
 
-    // What an export of the dense disk writes, for the others to copy.
     let image = folder.path().join("dense.vhdx");
-    ce_agent(["export", text(&disks[0].1.path)?, "--to", text(&image)?])?.expect_code(0)?;
-    let shares = Share::both(folder.path())?;
-    let mut share_rounds = [const { Vec::new() }; 2];
-    let hive = LargeHive::make(folder.path())?;
-    let mut hive_rounds = Vec::new();
-    let windows = LargeWindows::make(&arguments.dir, folder.path())?;
-    let mut windows_rounds = Vec::new();
+    let mut shares = Vec::new();
+    if measured(Part::Shares) {
+        // What an export of the dense disk writes, for the others to copy.
+        ce_agent(["export", text(&disks[0].1.path)?, "--to", text(&image)?])?.expect_code(0)?;
+        let both = Share::both(folder.path())?;
+        shares.extend(both.into_iter().map(|share| (share, Vec::new())));
+    }
+    let mut hive = match measured(Part::Hive) {
+        true => Some((LargeHive::make(folder.path())?, Vec::new())),
+        false => None,
+    };
+    let mut windows = match measured(Part::Windows) {
+        true => {
+            let windows = LargeWindows::make(&arguments.dir, folder.path())?;
+            Some((windows, Vec::new()))
+        }
+        false => None,
+    };
+    let mut prepared = match measured(Part::Prepare) {
+        true => {
+            let guest = LargeGuest::make(&arguments.dir, folder.path())?;
+            Some((guest, Vec::new()))
+        }
+        false => None,
+    };
 
     for round in 1..=arguments.rounds {
-        eprintln!("round {round} of {}: hive", arguments.rounds);
-        hive_rounds.push(hive.round()?);
-        eprintln!("round {round} of {}: Windows", arguments.rounds);
-        windows_rounds.push(windows.round()?);
+        let tell = |what: &str| eprintln!("round {round} of {}: {what}", arguments.rounds);
+        if let Some((hive, rounds)) = &mut hive {
+            tell("hive");
+            rounds.push(hive.round()?);
+        }
+        if let Some((windows, rounds)) = &mut windows {
+            tell("Windows");
+            rounds.push(windows.round()?);
+        }
+        if let Some((guest, rounds)) = &mut prepared {
+            tell("prepare");
+            rounds.push(guest.round()?);
+        }
+        if disks.is_empty() {
+            continue;
+        }
         let md5_rate = limits::md5_rate()?;
         let dense = &disks[0].1;
-        for (share, rounds) in shares.iter().zip(&mut share_rounds) {
-            eprintln!(
-                "round {round} of {}: {} share",
-                arguments.rounds, share.name
-            );
+        for (share, rounds) in &mut shares {
+            tell(&format!("{} share", share.name));
             rounds.push(share.round(dense, &image, md5_rate)?);
         }
+        if !measured(Part::Exports) {
+            continue;
+        }
         for (name, disk, result) in &mut disks {
-            eprintln!("round {round} of {}: {name}", arguments.rounds);
+            tell(name);
             result
                 .limits
                 .push(Limits::measure(disk, folder.path(), md5_rate)?);
@@ -118,27 +188,30 @@ fn main() -> Result<()> {
         }
     }
     let mut report = Report::new(machine::describe(folder.path())?, arguments.rounds);
-    report
-        .disks
-        .extend(disks.into_iter().map(|(_, _, result)| result));
-    report.shares = shares
-        .iter()
-        .map(|share| share.name)
-        .zip(share_rounds)
-        .collect();
-    report.hive = Some((hive.size()?, hive_rounds));
-    report.windows = Some((windows.payload_size, windows_rounds));
-    eprintln!("the large sparse disks");
-    report.huge = vec![
-        (
-            "3 TiB, 1 GiB of data",
-            sparse_export(folder.path(), 3 * TIB, GIB)?,
-        ),
-        (
-            "2 TiB, 256 MiB of data",
-            sparse_export(folder.path(), 2 * TIB, 256 * MIB)?,
-        ),
-    ];
+    if measured(Part::Exports) {
+        let results = disks.into_iter().map(|(_, _, result)| result);
+        report.disks.extend(results);
+    }
+    let shares = shares.into_iter();
+    report.shares = shares.map(|(share, rounds)| (share.name, rounds)).collect();
+    if let Some((hive, rounds)) = hive {
+        report.hive = Some((hive.size()?, rounds));
+    }
+    report.windows = windows.map(|(windows, rounds)| (windows.payload_size, rounds));
+    report.prepare = prepared.map(|(guest, rounds)| (guest.hives_size, rounds));
+    if measured(Part::Sparse) {
+        eprintln!("the large sparse disks");
+        report.huge = vec![
+            (
+                "3 TiB, 1 GiB of data",
+                sparse_export(folder.path(), 3 * TIB, GIB)?,
+            ),
+            (
+                "2 TiB, 256 MiB of data",
+                sparse_export(folder.path(), 2 * TIB, 256 * MIB)?,
+            ),
+        ];
+    }
 
     println!("{report}");
     if let Some(path) = arguments.write {

@@ -63,10 +63,7 @@ pub struct LargeWindows {
 impl LargeWindows {
     /// Takes the disk in `kept`, or makes it there; everything else is made in `folder`.
     pub fn make(kept: &Path, folder: &Path) -> Result<Self> {
-        let disk = kept.join("windows-64g-200k.raw");
-        if !disk.exists() {
-            make_disk(&disk)?;
-        }
+        let disk = kept_disk(kept)?;
         let payload = folder.join("payload");
         let payload_size = make_payload(&payload, &disk)?;
         Ok(Self {
@@ -201,6 +198,15 @@ impl LargeWindows {
     }
 }
 
+/// The disk that is kept in a folder; it is made if it is not there.
+pub fn kept_disk(folder: &Path) -> Result<PathBuf> {
+    let disk = folder.join("windows-64g-200k.raw");
+    if !disk.exists() {
+        make_disk(&disk)?;
+    }
+    Ok(disk)
+}
+
 /// Whether this process may mount, and the kernel has what it takes.
 fn can_mount() -> bool {
     let devices = ["/dev/fuse", "/dev/loop-control"];
@@ -242,10 +248,7 @@ fn make_disk(path: &Path) -> Result<()> {
             )?);
         }
     }
-    for (name, keys_below, count) in [
-        ("SYSTEM", r"ControlSet001\Control\DeviceClasses", 27_000),
-        ("SOFTWARE", r"Classes\CLSID", 120_000),
-    ] {
+    for (name, keys_below, count) in LARGE_HIVES {
         let path = format!(r"Windows\System32\config\{name}");
         let bytes = NtfsVolume::open(&volume)?.read(&path.parse()?, ByteCount::mib(16))?;
         let content: Arc<dyn ContentSource> = Arc::new(grown(bytes, keys_below, count)?);
@@ -270,7 +273,7 @@ fn make_disk(path: &Path) -> Result<()> {
 }
 
 /// The hive in `bytes` with so many more keys.
-fn grown(bytes: Vec<u8>, keys_below: &str, count: u32) -> Result<Vec<u8>> {
+pub fn grown(bytes: Vec<u8>, keys_below: &str, count: u32) -> Result<Vec<u8>> {
     let now = FileTime::from_ticks(133_000_000_000_000_000);
     let mut hive = Hive::load(bytes)?;
     hive::add_keys(&mut hive.edit(now)?, keys_below, count)?;
@@ -323,13 +326,21 @@ fn files_of(folder: &Path) -> Result<Vec<(WinPath, PathBuf)>> {
     Ok(files)
 }
 
-fn windows_of<D: BlockRead>(disk: D) -> Result<Window<D>> {
+/// The volume of Windows.
+pub fn windows_of<D: BlockRead>(disk: D) -> Result<Window<D>> {
     let (start, length) = (ByteOffset(WINDOWS_START), ByteCount(WINDOWS_LENGTH));
     let name = format!("partition {WINDOWS_PARTITION}");
     Ok(Window::new(disk, start, length, name)?)
 }
 
-fn write_file(path: &str, content: &Arc<dyn ContentSource>) -> Result<VolumeEdit> {
+/// The EFI system partition.
+pub fn boot_of<D: BlockRead>(disk: D) -> Result<Window<D>> {
+    let (start, length) = (ByteOffset(BOOT_START), ByteCount(BOOT_LENGTH));
+    Ok(Window::new(disk, start, length, "partition 1".to_owned())?)
+}
+
+/// A file to be written, as the folder it is in is protected.
+pub fn write_file(path: &str, content: &Arc<dyn ContentSource>) -> Result<VolumeEdit> {
     Ok(VolumeEdit::WriteFile(FileWrite {
         path: path.parse()?,
         content: Arc::clone(content),
@@ -338,6 +349,12 @@ fn write_file(path: &str, content: &Arc<dyn ContentSource>) -> Result<VolumeEdit
         security: Security::Inherit,
     }))
 }
+
+/// Hives of the size that they have where much is installed: how many keys are added, and where.
+pub const LARGE_HIVES: [(&str, &str, u32); 2] = [
+    ("SYSTEM", r"ControlSet001\Control\DeviceClasses", 27_000),
+    ("SOFTWARE", r"Classes\CLSID", 120_000),
+];
 
 /// DISK SECTOR FOLDER: what a person types who wants to know which Windows it is.
 const LOOK_BY_HAND: &str = r#"
@@ -368,6 +385,8 @@ sync "$device" "$1"
 
 /// As [`PhonyWindows::disk`] lays out a disk: behind 1 MiB, an EFI system partition of 100 MiB and
 /// a reserved one of 16.
-const WINDOWS_PARTITION: usize = 3;
+pub const WINDOWS_PARTITION: usize = 3;
+const BOOT_START: u64 = MIB;
+const BOOT_LENGTH: u64 = 100 * MIB;
 const WINDOWS_START: u64 = 117 * MIB;
 const WINDOWS_LENGTH: u64 = 64 * 1024 * MIB;
