@@ -10,6 +10,7 @@
 //!  Windows      what a prepare writes to a volume of 200,000 files; the same by a mounted ntfs-3g.
 //!               ce-agent inspect of that disk; sleuthkit and hivex
 //!  prepare      ce-agent prepare of that disk, with and without its hash; ce-agent hash alone
+//!  publish      ce-agent prepare-and-publish of that disk; ce-agent export alone
 //! ```
 //!
 //! Rounds are interleaved: every contender and every limit runs once before any runs again, so a
@@ -25,6 +26,7 @@ mod limits;
 mod machine;
 mod memory;
 mod prepare;
+mod publish;
 mod report;
 mod share;
 mod windows;
@@ -43,6 +45,7 @@ use contenders::Contender;
 use hive::LargeHive;
 use limits::Limits;
 use prepare::LargeGuest;
+use publish::StreamedGuest;
 use report::{DiskResult, Report};
 use share::Share;
 use windows::LargeWindows;
@@ -80,6 +83,8 @@ enum Part {
     Windows,
     /// The large Windows disk prepared.
     Prepare,
+    /// The large Windows disk prepared and published.
+    Publish,
     /// Very large sparse disks.
     Sparse,
 }
@@ -152,6 +157,13 @@ fn main() -> Result<()> {
         }
         false => None,
     };
+    let mut published = match measured(Part::Publish) {
+        true => {
+            let guest = StreamedGuest::make(&arguments.dir, folder.path())?;
+            Some((guest, Vec::new()))
+        }
+        false => None,
+    };
 
     for round in 1..=arguments.rounds {
         let tell = |what: &str| eprintln!("round {round} of {}: {what}", arguments.rounds);
@@ -165,6 +177,10 @@ fn main() -> Result<()> {
         }
         if let Some((guest, rounds)) = &mut prepared {
             tell("prepare");
+            rounds.push(guest.round()?);
+        }
+        if let Some((guest, rounds)) = &mut published {
+            tell("publish");
             rounds.push(guest.round()?);
         }
         if disks.is_empty() {
@@ -198,6 +214,7 @@ fn main() -> Result<()> {
         report.hive = Some((hive.size()?, rounds));
     }
     report.windows = windows.map(|(windows, rounds)| (windows.payload_size, rounds));
+    report.publish = published.map_or(Vec::new(), |(_, rounds)| rounds);
     report.prepare = prepared.map(|(guest, rounds)| (guest.hives_size, rounds));
     if measured(Part::Sparse) {
         eprintln!("the large sparse disks");

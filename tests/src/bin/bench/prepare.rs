@@ -50,23 +50,28 @@ pub struct PrepareRound {
 
 /// The disk that is prepared.
 pub struct LargeGuest {
-    source: PathBuf,
-    folder: PathBuf,
+    pub source: PathBuf,
+    pub folder: PathBuf,
     /// How long its SYSTEM and SOFTWARE are.
     pub hives_size: u64,
 }
 
 impl LargeGuest {
-    /// Makes the disk in `folder`, of the one in `kept`.
+    /// A guest of vSphere, in `folder`, on the disk in `kept`.
     pub fn make(kept: &Path, folder: &Path) -> Result<Self> {
-        let source = folder.join("guest.raw");
+        let guest = Guest::of(Platform::Vsphere, Platform::Azure);
+        Self::of(&guest, "guest.raw", kept, folder)
+    }
+
+    /// Makes the disk of `guest`.
+    pub fn of(guest: &Guest, name: &str, kept: &Path, folder: &Path) -> Result<Self> {
+        let source = folder.join(name);
         let arguments = [
             text(&kept_disk(kept)?)?.to_owned(),
             text(&source)?.to_owned(),
         ];
         CP.run(["--sparse=auto", &arguments[0], &arguments[1]])?;
-        let guest = Guest::of(Platform::Vsphere, Platform::Azure);
-        let hives_size = lay_out(&guest, &source, folder)?;
+        let hives_size = lay_out(guest, &source, folder)?;
         let (disk, partition) = (DISK.to_string(), format!("{WINDOWS_PARTITION}:{PARTITION}"));
         SGDISK.run(["-U", &disk, "-u", &partition, text(&source)?])?;
         Ok(Self {
@@ -94,17 +99,23 @@ impl LargeGuest {
 
     /// Prepares a copy of the disk.
     fn prepare(&self, md5: Option<&str>) -> Result<Cost> {
+        let options: Vec<&str> = md5.iter().flat_map(|md5| ["--md5", md5]).collect();
+        self.run("prepare", &options)
+    }
+
+    /// Prepares a copy of the disk by `command`.
+    pub fn run(&self, command: &str, options: &[&str]) -> Result<Cost> {
         let copy = self.folder.join("prepared.raw");
         CP.run(["--sparse=auto", text(&self.source)?, text(&copy)?])?;
         drop_from_page_cache(&copy)?;
         drop_from_page_cache(&self.source)?;
         memory::fill(&self.folder)?;
         let scratch = self.folder.join("prepare-scratch");
-        let prepare = ce_agent(["prepare", text(&copy)?, "--platform", "azure", "--json"])?
+        let run = ce_agent([command, text(&copy)?, "--platform", "azure", "--json"])?
             .with(["--scratch", text(&scratch)?])
-            .with(md5.iter().flat_map(|md5| ["--md5", md5]))
+            .with(options)
             .time_limit(TIME_LIMIT);
-        let (cost, job) = with_children(&prepare)?;
+        let (cost, job) = with_children(&run)?;
         let done = &job["artifacts"];
         ensure!(
             done["proof"]["failures"] == json!([]) && done["changedBytes"].as_u64() > Some(0),
@@ -219,4 +230,5 @@ fn children_peak(process: u32) -> u64 {
     peak
 }
 
-const TIME_LIMIT: Duration = Duration::from_secs(3600);
+/// How long anything may take.
+pub const TIME_LIMIT: Duration = Duration::from_secs(3600);
