@@ -25,7 +25,7 @@ test: setup ## All checks that need only this clone: style, lints, tests, short 
 	@tests/check.sh
 
 test-long: setup ## The same with more random cases, more kills and a minute for each fuzz target
-	@CE_LONG=1 PROPTEST_CASES=256 FUZZ_SECONDS=60 tests/check.sh
+	@TEST_LONG=1 PROPTEST_CASES=256 FUZZ_SECONDS=60 tests/check.sh
 
 test-corpus: ## Tests on real images; CE_CORPUS=FOLDER names where corpus.tar.zst is
 	@CE_CORPUS='$(CE_CORPUS)' tests/corpus.sh

@@ -141,7 +141,7 @@ fn what_is_committed_to_a_device_is_what_others_read_of_it() -> Result<()> {
 #[test]
 fn a_commit_to_a_device_that_is_killed_is_made_or_not_made_by_recover() -> Result<()> {
     let _turn = turn();
-    let attempts = match std::env::var_os("CE_LONG") {
+    let attempts = match std::env::var_os("TEST_LONG") {
         Some(_) => 40,
         None => 4,
     };

@@ -329,7 +329,7 @@ fn a_read_only_source_is_enough() -> Result<()> {
 
 #[test]
 fn random_sparse_layouts_keep_every_byte() -> Result<()> {
-    let rounds = if std::env::var_os("CE_LONG").is_some() {
+    let rounds = if std::env::var_os("TEST_LONG").is_some() {
         100
     } else {
         6

@@ -212,7 +212,7 @@ fn a_write_that_fails_half_way_is_reported_and_left_clean() -> Result<()> {
 
 #[test]
 fn a_killed_export_never_leaves_anything_that_passes_for_an_image() -> Result<()> {
-    let kills = if std::env::var_os("CE_LONG").is_some() {
+    let kills = if std::env::var_os("TEST_LONG").is_some() {
         200
     } else {
         24
@@ -317,7 +317,7 @@ fn a_truncated_image_is_refused_at_every_length() -> Result<()> {
 
 #[test]
 fn an_image_with_damaged_structures_is_read_right_or_refused() -> Result<()> {
-    let rounds = if std::env::var_os("CE_LONG").is_some() {
+    let rounds = if std::env::var_os("TEST_LONG").is_some() {
         2000
     } else {
         60

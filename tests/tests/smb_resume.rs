@@ -30,7 +30,7 @@ fn a_server_that_is_killed_twenty_times_ends_with_the_same_image() -> Result<()>
     let desk = Desk::new(Setup::default().start(), 160 * MIB, Pattern::HalfZero)?;
     let expected = desk.local_image(&[])?;
     let md5 = oracle::md5_of_file(&desk.disk)?;
-    let wanted = if std::env::var_os("CE_LONG").is_some() {
+    let wanted = if std::env::var_os("TEST_LONG").is_some() {
         200
     } else {
         20

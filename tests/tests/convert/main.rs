@@ -382,7 +382,7 @@ fn a_conversion_that_is_killed_leaves_the_old_disk_or_the_new_one() -> Result<()
     bench.convert()?;
     let takes = began.elapsed();
     let mut before = 0;
-    let rounds = if std::env::var_os("CE_LONG").is_some() {
+    let rounds = if std::env::var_os("TEST_LONG").is_some() {
         60
     } else {
         10
@@ -424,7 +424,7 @@ fn a_commit_that_is_killed_at_any_of_its_writes_is_finished() -> Result<()> {
     let of = |call: &str| told.matches(&format!(" {call}(")).count();
     let (writes, flushes) = (of("pwrite64"), of("fsync"));
     ensure!(writes > 5 && flushes > 0, "{told}");
-    let every = |count: usize| match std::env::var_os("CE_LONG") {
+    let every = |count: usize| match std::env::var_os("TEST_LONG") {
         Some(_) => (1..=count).collect(),
         None => vec![1, count / 2 + 1, count],
     };

@@ -133,7 +133,7 @@ fn a_worker_that_is_killed_at_any_moment_leaves_an_error_and_nothing_else() -> R
     writer(transaction.disk()).apply(&edits())?;
     drop(transaction);
     let usual = started.elapsed();
-    let kills = match std::env::var_os("CE_LONG") {
+    let kills = match std::env::var_os("TEST_LONG") {
         Some(_) => 1000,
         None => 60,
     };

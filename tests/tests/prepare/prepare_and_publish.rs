@@ -175,7 +175,7 @@ fn whenever_it_is_stopped_there_is_no_image_without_a_proof_and_no_half_of_a_dis
     both(&bench)?.expect_code(0)?;
     let takes = began.elapsed();
     let new_image = fs::read(bench.path(IMAGE))?;
-    let rounds = if std::env::var_os("CE_LONG").is_some() {
+    let rounds = if std::env::var_os("TEST_LONG").is_some() {
         60
     } else {
         12

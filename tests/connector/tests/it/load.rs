@@ -1,4 +1,4 @@
-//! Many agents at once: 50, and 1000 with `CE_LONG=1`.
+//! Many agents at once: 50, and 1000 with `TEST_LONG=1`.
 
 use std::time::{Duration, Instant};
 
@@ -11,7 +11,7 @@ use crate::stage::{Program, identity, made, submit};
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn many_agents_report_and_no_result_is_lost() {
-    let many = if std::env::var_os("CE_LONG").is_some() {
+    let many = if std::env::var_os("TEST_LONG").is_some() {
         1000
     } else {
         50
