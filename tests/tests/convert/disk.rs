@@ -33,6 +33,8 @@ pub struct Layout {
     pub without: Option<&'static str>,
     /// How long a sector is.
     pub sector: SectorSize,
+    /// Whether it runs on Azure with the target device software of Provisioning, and not on vSphere.
+    pub is_streamed: bool,
 }
 
 impl Default for Layout {
@@ -45,6 +47,7 @@ impl Default for Layout {
             processor: "AMD64",
             without: None,
             sector: SectorSize::B512,
+            is_streamed: false,
         }
     }
 }
@@ -58,11 +61,19 @@ pub struct Bench {
 }
 
 impl Bench {
-    /// An image of vSphere with all drivers for Azure, and C: and S: on its first partitions.
+    /// An image with all drivers for Azure, and C: and S: on its first partitions.
     pub fn new(layout: &Layout) -> Result<Self> {
         let mut draft = Draft::windows();
         draft.install_drivers_of(Platform::Azure);
-        draft.came_from(Platform::Vsphere);
+        match layout.is_streamed {
+            true => {
+                for (name, image) in OF_PROVISIONING {
+                    draft.service(name, 1, 0, image, "");
+                }
+                draft.came_from(Platform::Azure);
+            }
+            false => draft.came_from(Platform::Vsphere),
+        }
         let mut start = MIB;
         let mut letters = Vec::new();
         if let Some(system) = layout.system {
@@ -271,6 +282,13 @@ pub fn as_stored(guid: &str) -> Result<String> {
     let bytes: Vec<String> = bytes.iter().map(|byte| format!("{byte:02x}")).collect();
     Ok(bytes.join(","))
 }
+
+/// What streaming needs of the target device software.
+const OF_PROVISIONING: [(&str, &str); 3] = [
+    ("bnistack", "bnistack6.sys"),
+    ("cvhdmp", "CVhdMp.sys"),
+    ("cfsdep2", "CfsDep2.sys"),
+];
 
 const WINDOWS: u64 = 160;
 const RECOVERY: u64 = 16;

@@ -58,8 +58,9 @@ pub fn program(word: &str) -> Vec<u8> {
     file
 }
 
-/// Starts `disk`, which is not changed, and gives what comes out of the serial port.
-pub fn start(disk: &Path, folder: &Path) -> Result<String> {
+/// Starts `disk`, which is not changed and has a format that qemu calls `format`, and gives what comes
+/// out of the serial port.
+pub fn start(disk: &Path, format: &str, folder: &Path) -> Result<String> {
     let variables = folder.join("variables.fd");
     fs::copy(VARIABLES, &variables)
         .with_context(|| format!("{VARIABLES}: install the package ovmf (or run `make setup`)"))?;
@@ -76,7 +77,7 @@ pub fn start(disk: &Path, folder: &Path) -> Result<String> {
     .args(["-drive", &flash(text(&variables)?, "")])
     .args([
         "-drive",
-        &format!("if=ide,format=raw,snapshot=on,file={}", text(disk)?),
+        &format!("if=ide,format={format},snapshot=on,file={}", text(disk)?),
     ]);
     let status = wait(&mut qemu)?;
     let said = String::from_utf8_lossy(&fs::read(&serial)?).into_owned();

@@ -16,7 +16,7 @@ use anyhow::{Context, Result, ensure};
 use ce_tests::disk::{Placed, SectorSize};
 use ce_tests::guest::inspected;
 use ce_tests::pattern::MIB;
-use ce_tests::tool::text;
+use ce_tests::tool::{QEMU_IMG, text};
 use rustix::process::Signal;
 use serde_json::{Value, json};
 
@@ -128,8 +128,27 @@ fn firmware_starts_the_boot_manager_of_a_converted_disk() -> Result<()> {
         ..Layout::default()
     })?;
     bench.convert()?;
-    let said = firmware::start(&bench.disk, &bench.path(""))?;
+    let said = firmware::start(&bench.disk, "raw", &bench.path(""))?;
     ensure!(said.contains("the boot manager was started"), "{said}");
+    Ok(())
+}
+
+#[test]
+fn firmware_starts_an_image_that_was_published_of_a_bios_disk() -> Result<()> {
+    let bench = Bench::new(&Layout {
+        says: "the image was started",
+        is_streamed: true,
+        ..Layout::default()
+    })?;
+    let image = bench.path("golden.vhdx");
+    let publish = bench.agent("prepare-and-publish")?;
+    let publish = publish.with(["--platform", "azure", "--convert-to-uefi", "--to"]);
+    let found = artifacts(&publish.with([text(&image)?]).expect_code(0)?)?;
+    ensure!(found["proof"]["failures"] == json!([]), "{found}");
+    bench.checked_volumes(bench.partitions[0], bench.partitions[1])?;
+    QEMU_IMG.run(["compare", text(&bench.disk)?, text(&image)?])?;
+    let said = firmware::start(&image, "vhdx", &bench.path(""))?;
+    ensure!(said.contains("the image was started"), "{said}");
     Ok(())
 }
 
