@@ -27,5 +27,6 @@ fi
 CE_CORPUS_UNPACKED=$unpacked cargo test --locked -p ce-tests --features corpus --test corpus
 CE_CORPUS_DIR=$unpacked cargo test --locked -p ce-regf --features corpus --test corpus
 CE_CORPUS_DIR=$unpacked cargo test --locked -p ce-platform --features corpus --test bcd_corpus --test catalog_corpus --test corpus
-CE_CORPUS_DIR=$unpacked cargo test --locked -p ce-platform --features corpus --test driver_corpus --test prepare_corpus
+CE_CORPUS_DIR=$unpacked cargo test --locked -p ce-platform --features corpus --test database_corpus \
+    --test driver_corpus --test prepare_corpus
 echo "test-corpus: passed"

@@ -213,8 +213,9 @@ impl Edits {
     fn configuration(&mut self, package: &StagedPackage<'_>, plan: &InstallPlan) {
         let key = format!("{}\\Configurations\\{}", package_key(package), plan.section);
         self.set(&key, "ConfigFlags", RegValue::dword(0));
-        if let Some(service) = plan.function_driver() {
-            self.set(&key, "Service", RegValue::sz(&service.name));
+        let service = plan.function_driver().map(|service| &*service.name);
+        if let Some(service) = service.or(plan.needs_no_driver.then_some("")) {
+            self.set(&key, "Service", RegValue::sz(service));
         }
         if package.is_windows_10 {
             let scope = 1

@@ -47,6 +47,8 @@ pub struct InstallPlan {
     pub registry: Vec<RegistryChange>,
     /// Services that are added.
     pub services: Vec<Service>,
+    /// Whether the INF says that the device needs no driver: `AddService = ,2`.
+    pub needs_no_driver: bool,
     /// Services that are deleted, by name.
     pub deleted_services: Vec<String>,
     /// Filter drivers of the device, by `AddFilter` or by the values UpperFilters and LowerFilters.
@@ -233,6 +235,7 @@ impl Inf {
             renames: Vec::new(),
             registry: Vec::new(),
             services: Vec::new(),
+            needs_no_driver: false,
             deleted_services: Vec::new(),
             filters: Vec::new(),
             frameworks: Vec::new(),

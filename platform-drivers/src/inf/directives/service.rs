@@ -115,6 +115,18 @@ impl Reader<'_> {
         Ok(services)
     }
 
+    /// Whether the function driver of the device is said to be none: a service without a name.
+    pub(in super::super) fn needs_no_driver(&self, section: &Section) -> Result<bool, InfError> {
+        for line in section.with_key("AddService") {
+            self.budget.spend_line(line.number)?;
+            let flags = self.number(line, 1, "the service flags")?.unwrap_or(0);
+            if self.value(line, 0)?.is_none() && ServiceFlags(flags).is_function_driver() {
+                return Ok(true);
+            }
+        }
+        Ok(false)
+    }
+
     fn service(&self, line: &Line, name: String) -> Result<Service, InfError> {
         if name.contains(['\\', '/']) || name.len() > LONGEST_NAME {
             return Err(InfErrorKind::Malformed {

@@ -200,6 +200,7 @@ impl<'i> Walk<'i> {
             }
             Part::Services => {
                 plan.services.extend(reader.services(section)?);
+                plan.needs_no_driver |= reader.needs_no_driver(section)?;
                 for line in section.with_key("DelService") {
                     self.budget.spend_line(line.number)?;
                     plan.deleted_services.extend(reader.value(line, 0)?);
