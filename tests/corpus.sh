@@ -25,6 +25,7 @@ if [ ! -d "$unpacked" ] || [ "$archive" -nt "$unpacked" ]; then
 fi
 
 CE_CORPUS_UNPACKED=$unpacked cargo test --locked -p ce-tests --features corpus --test corpus
+CE_CORPUS_DIR=$unpacked cargo test --locked -p ce-tests --features corpus --test prepare_corpus
 CE_CORPUS_DIR=$unpacked cargo test --locked -p ce-regf --features corpus --test corpus
 CE_CORPUS_DIR=$unpacked cargo test --locked -p ce-platform --features corpus --test bcd_corpus --test catalog_corpus --test corpus
 CE_CORPUS_DIR=$unpacked cargo test --locked -p ce-platform --features corpus --test database_corpus \

@@ -6,90 +6,28 @@
 //! Needs the corpus: `CE_CORPUS_DIR=<folder> cargo test -p ce-platform --features corpus`.
 #![cfg(feature = "corpus")]
 
-mod prepare {
-    #[expect(
-        dead_code,
-        reason = "guests of the catalogues are for the tests without a corpus"
-    )]
-    pub mod guest;
-    #[expect(
-        dead_code,
-        reason = "random leftovers are for the tests without a corpus"
-    )]
-    pub mod model;
-}
-
-use std::fs;
-use std::path::PathBuf;
+#[path = "prepare/guest.rs"]
+#[expect(
+    dead_code,
+    reason = "guests of the catalogues are for the tests without a corpus"
+)]
+mod guest;
+#[path = "prepare/model.rs"]
+#[expect(
+    dead_code,
+    reason = "random leftovers are for the tests without a corpus"
+)]
+mod model;
+#[path = "prepare/real.rs"]
+mod real;
 
 use ce_platform::Platform;
 use ce_platform::plan::State;
-use ce_regf::Hive;
-use prepare::guest::{Draft, Guest, NOW, catalog, hive, program};
-use prepare::model;
-
-/// The guest with this SYSTEM hive, which Windows did not close and whose logs are lost: what it
-/// wrote last is given up.
-fn guest(folder: &str, build: u32) -> Guest {
-    let corpus = std::env::var_os("CE_CORPUS_DIR").expect("CE_CORPUS_DIR names no folder");
-    let path = PathBuf::from(corpus)
-        .join("hives")
-        .join(folder)
-        .join("SYSTEM");
-    let bytes = fs::read(&path).unwrap_or_else(|error| panic!("{}: {error}", path.display()));
-    let mut system = Hive::load(bytes).unwrap();
-    system.accept_without_logs();
-    // A change and its undoing make a hive that is saved as closed.
-    let mut editor = system.edit(NOW).unwrap();
-    editor.create_key(r"Select\mark").unwrap();
-    editor.delete_key(r"Select\mark").unwrap();
-    let bytes = system.save(NOW).unwrap().bytes.to_vec();
-    let mut guest = Draft::windows().guest();
-    let software = format!(
-        "[Microsoft\\Windows NT\\CurrentVersion]\n\"CurrentBuildNumber\"=\"{build}\"\n\"InstallationType\"=\"Client\"\n"
-    );
-    let config = r"Windows\System32\config";
-    guest
-        .windows
-        .insert(format!(r"{config}\SOFTWARE"), hive(&software));
-    for file in driver_files(&Hive::load(bytes.clone()).unwrap()) {
-        guest.windows.insert(file, program(0x8664));
-    }
-    guest.windows.insert(format!(r"{config}\SYSTEM"), bytes);
-    guest
-}
-
-/// The files of all drivers.
-fn driver_files(system: &Hive) -> Vec<String> {
-    let services = system
-        .root()
-        .unwrap()
-        .subkey(r"ControlSet001\Services")
-        .unwrap()
-        .unwrap();
-    let services = services.subkeys().unwrap().map(|service| {
-        let service = service.unwrap();
-        let name = service.name().to_string();
-        let path = service
-            .value("ImagePath")
-            .unwrap()
-            .and_then(|value| value.string().ok());
-        path.unwrap_or_else(|| format!(r"System32\drivers\{name}.sys"))
-    });
-    services
-        .filter(|path| path.to_lowercase().ends_with(".sys"))
-        .map(|path| {
-            let lower = path.to_lowercase();
-            let start = [r"\systemroot\", r"%systemroot%\", r"\??\c:\windows\"];
-            let start = start.iter().find(|start| lower.starts_with(**start));
-            format!(r"Windows\{}", &path[start.map_or(0, |start| start.len())..])
-        })
-        .collect()
-}
+use guest::{Guest, catalog};
 
 #[test]
 fn windows_10_from_vsphere_is_prepared_for_every_target_that_it_has_drivers_for() {
-    let guest = guest("sys-win10-vmware-hyperv-nolog", 16299);
+    let guest = real::guest("sys-win10-vmware-hyperv-nolog", 16299);
     for (to, blockers) in [
         (Platform::Aws, vec![r"PCI\VEN_1D0F&DEV_EC20"]),
         (Platform::Azure, vec![]),
@@ -110,7 +48,7 @@ fn windows_10_from_vsphere_is_prepared_for_every_target_that_it_has_drivers_for(
 
 #[test]
 fn windows_8_1_from_virtualbox_is_prepared_for_every_target_that_it_has_drivers_for() {
-    let guest = guest("sys-win81-vbox-nolog", 9600);
+    let guest = real::guest("sys-win81-vbox-nolog", 9600);
     for (to, blockers) in [
         (Platform::Aws, 1),
         (Platform::Azure, 0),
@@ -152,7 +90,7 @@ fn round(guest: &Guest, to: Platform) -> Vec<String> {
 
 #[test]
 fn the_traps_of_a_real_vsphere_guest_are_out_of_the_way() {
-    let guest = guest("sys-win10-vmware-hyperv-nolog", 16299);
+    let guest = real::guest("sys-win10-vmware-hyperv-nolog", 16299);
     let preparation = catalog().preparation(Some(Platform::Vsphere), Platform::Azure);
     let (plan, files) = guest.prepared(&preparation);
     let lines: Vec<String> = plan.to_do().map(|edit| edit.change.to_string()).collect();
