@@ -538,7 +538,7 @@ fn packages_of_real_hives_are_written_again_value_by_value() {
                 let kind = match key.split('\\').collect::<Vec<_>>()[..] {
                     ["package", "configurations", _] => format!("configuration {value}"),
                     ["package", "configurations", _, part, ..] => format!("configuration {part}"),
-                    [first, second, ..] if first == "package" => format!("package {second}"),
+                    ["package", second, ..] => format!("package {second}"),
                     [first, ..] => format!("{first} {value}"),
                     [] => String::new(),
                 };
