@@ -361,16 +361,17 @@ impl Request {
     ) -> Option<Destination> {
         let location = self.checked_location();
         let name = self.checked_file_name();
-        let (location, name) = (location?, format!("{}.{extension}", name?));
-        Some(match Destination::is_share(&location.location) {
-            false => {
-                let folder = check_folder(Path::new(&location.location), &local.reach);
-                let folder = folder
-                    .map_err(|problem| self.problem("outputStorageLocation.location", problem));
-                Destination::File(folder.ok()?.join(name))
-            }
-            true => self.checked_share(location, &name, local)?,
-        })
+        let name = name.map(|name| format!("{name}.{extension}"));
+        let location = location?;
+        if Destination::is_share(&location.location) {
+            // A location is looked at whole, even where the name is no good.
+            let share = self.checked_share(location, name.as_deref().unwrap_or("x"), local);
+            return name.and(share);
+        }
+        let folder = check_folder(Path::new(&location.location), &local.reach);
+        let folder =
+            folder.map_err(|problem| self.problem("outputStorageLocation.location", problem));
+        Some(Destination::File(folder.ok()?.join(name?)))
     }
 
     fn checked_location(&mut self) -> Option<OutputStorageLocation> {
