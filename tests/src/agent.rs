@@ -28,11 +28,28 @@ pub struct Invocation {
 /// The program while it runs.
 #[derive(Debug)]
 pub struct Running {
-    child: Child,
+    process: Guarded,
     started: Instant,
     deadline: Instant,
     stdout: JoinHandle<Vec<u8>>,
     stderr: JoinHandle<Vec<u8>>,
+}
+
+/// A process that does not outlive a test that fails: what it leaves behind fails others.
+#[derive(Debug)]
+struct Guarded {
+    child: Child,
+    is_over: bool,
+}
+
+impl Drop for Guarded {
+    fn drop(&mut self) {
+        if !self.is_over {
+            // Nobody is left to be told.
+            let _ = self.child.kill();
+            let _ = self.child.wait();
+        }
+    }
 }
 
 /// A call that came to its end.
@@ -136,8 +153,12 @@ impl Invocation {
             .with_context(|| format!("can't start {command:?}"))?;
         let stdout = collect(child.stdout.take());
         let stderr = collect(child.stderr.take());
-        Ok(Running {
+        let process = Guarded {
             child,
+            is_over: false,
+        };
+        Ok(Running {
+            process,
             started,
             deadline: started + self.time_limit,
             stdout,
@@ -169,12 +190,12 @@ impl Invocation {
 impl Running {
     /// The number of the process.
     pub fn id(&self) -> u32 {
-        self.child.id()
+        self.process.child.id()
     }
 
     /// Sends a signal.
     pub fn signal(&self, signal: Signal) -> Result<()> {
-        let id = i32::try_from(self.child.id())?;
+        let id = i32::try_from(self.process.child.id())?;
         let id = Pid::from_raw(id).context("a child has no process id")?;
         kill_process(id, signal).context("sending a signal")
     }
@@ -182,7 +203,8 @@ impl Running {
     /// Waits for its end; past the time limit it is killed and this fails.
     pub fn finish(mut self) -> Result<Finished> {
         let used = loop {
-            if let Some(used) = self.child.try_wait4()? {
+            if let Some(used) = self.process.child.try_wait4()? {
+                self.process.is_over = true;
                 break used;
             }
             if Instant::now() > self.deadline {
