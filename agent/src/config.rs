@@ -8,7 +8,7 @@ use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::{env, fs};
 
-use secrecy::SecretString;
+use secrecy::{ExposeSecret, SecretString};
 use serde::Deserialize;
 use tokio_rustls::rustls::RootCertStore;
 use tokio_rustls::rustls::pki_types::CertificateDer;
@@ -17,7 +17,7 @@ use zeroize::Zeroizing;
 
 use crate::bootstrap::Found;
 use crate::job::{JobError, RemoteReach};
-use crate::session::address::{Address, HostPort};
+use crate::session::address::{Address, HostPort, Proxy};
 
 /// What the daemon is told.
 #[derive(Debug)]
@@ -27,7 +27,7 @@ pub(crate) struct Config {
     /// The authority of their certificates, and of no one else's.
     pub authority: RootCertStore,
     /// An HTTP proxy on the way.
-    pub proxy: Option<HostPort>,
+    pub proxy: Option<Proxy>,
     /// A token that is exchanged for a certificate once.
     pub token: Option<SecretString>,
     /// Files with the client certificate and its key.
@@ -75,6 +75,7 @@ struct Layer {
     ca: Option<String>,
     ca_file: Option<PathBuf>,
     proxy: Option<String>,
+    proxy_credentials_file: Option<PathBuf>,
     token: Option<SecretString>,
     token_file: Option<PathBuf>,
     client_certificate: Option<PathBuf>,
@@ -167,6 +168,7 @@ impl Layer {
                 "CE_CONNECTORS" => self.connectors = Some(list()),
                 "CE_CA_FILE" => (self.ca, self.ca_file) = (None, Some(value.into())),
                 "CE_PROXY" => self.proxy = Some(value),
+                "CE_PROXY_CREDENTIALS_FILE" => self.proxy_credentials_file = Some(value.into()),
                 "CE_TOKEN" => (self.token, self.token_file) = (Some(value.into()), None),
                 "CE_TOKEN_FILE" => (self.token, self.token_file) = (None, Some(value.into())),
                 "CE_CLIENT_CERTIFICATE" => self.client_certificate = Some(value.into()),
@@ -215,6 +217,24 @@ impl Layer {
         let proxy = proxy
             .map_err(|error| problem("proxy", error.to_string()))
             .unwrap_or_default();
+        let credentials = self
+            .proxy_credentials_file
+            .as_deref()
+            .map(proxy_credentials);
+        let credentials = credentials.transpose().unwrap_or_else(|what| {
+            problem("proxy_credentials_file", what);
+            None
+        });
+        if self.proxy_credentials_file.is_some() && self.proxy.is_none() {
+            problem(
+                "proxy",
+                "missing; proxy_credentials_file belongs to it".into(),
+            );
+        }
+        let proxy = proxy.map(|address| Proxy {
+            address,
+            credentials,
+        });
         let client_certificate = match (self.client_certificate, self.client_key) {
             (Some(certificate), Some(key)) => Some((certificate, key)),
             (None, None) => None,
@@ -241,7 +261,8 @@ impl Layer {
                 );
                 None
             }
-            (None, Some(file)) => read_token(&file)
+            (None, Some(file)) => read_secret(&file)
+                .map(Some)
                 .map_err(|what| problem("token_file", what))
                 .unwrap_or_default(),
             (token, None) => token,
@@ -334,7 +355,19 @@ fn authority(text: Option<String>, file: Option<PathBuf>) -> Result<RootCertStor
     }
 }
 
-fn read_token(file: &Path) -> Result<Option<SecretString>, String> {
+/// `user:password`, the user without a colon (RFC 7617, 2).
+fn proxy_credentials(file: &Path) -> Result<SecretString, String> {
+    let credentials = read_secret(file)?;
+    let text = credentials.expose_secret();
+    let is_sound = text.contains(':') && !text.contains(|c: char| c.is_control());
+    match is_sound {
+        true => Ok(credentials),
+        false => Err(format!("{}: expected `user:password`", file.display())),
+    }
+}
+
+/// What is in a file that is closed to others.
+fn read_secret(file: &Path) -> Result<SecretString, String> {
     use std::os::unix::fs::PermissionsExt;
     let shown = file.display();
     let facts = fs::metadata(file).map_err(|error| format!("{shown}: {error}"))?;
@@ -347,7 +380,7 @@ fn read_token(file: &Path) -> Result<Option<SecretString>, String> {
     let text = read_file(file)?;
     match text.trim() {
         "" => Err(format!("{shown}: is empty")),
-        token => Ok(Some(token.into())),
+        secret => Ok(secret.into()),
     }
 }
 
@@ -368,7 +401,7 @@ fn misspelt(name: &str) -> Option<String> {
     Some(format!("${name}: unknown variable; did you mean ${ours}?"))
 }
 
-const VARIABLES: [&str; 12] = [
+const VARIABLES: [&str; 13] = [
     "CE_AGENT_ID",
     "CE_CA_FILE",
     "CE_CLIENT_CERTIFICATE",
@@ -376,6 +409,7 @@ const VARIABLES: [&str; 12] = [
     "CE_CONNECTORS",
     "CE_LOG",
     "CE_PROXY",
+    "CE_PROXY_CREDENTIALS_FILE",
     "CE_SCRATCH",
     "CE_SMB_HOSTS",
     "CE_STATE_DIR",

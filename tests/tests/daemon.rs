@@ -769,6 +769,48 @@ fn a_proxy_is_used_and_its_refusal_is_told() -> Result<()> {
 }
 
 #[test]
+fn a_proxy_that_wants_a_password_gets_it_and_nobody_else_does() -> Result<()> {
+    let desk = Desk::new(MIB)?;
+    let connector = Connector::start(&desk.authority)?;
+    // Of RFC 7617: `Aladdin:open sesame`.
+    let proxy = Wire::with_credentials("QWxhZGRpbjpvcGVuIHNlc2FtZQ==")?;
+    let connectors = [connector.address.to_string()];
+    desk.write("credentials", "Aladdin:open sesame\n")?;
+    let file = desk.path("credentials");
+    let without = format!("proxy = 'http://{}'", proxy.address);
+    let with = format!("{without}\nproxy_credentials_file = '{}'", file.display());
+    desk.configure(&connectors, &with)?;
+    let agent = desk.agent()?;
+    let (_session, _) = connector.greeted(SOON)?;
+    let said = stopped(agent)?;
+    ensure!(
+        !said.contains("sesame") && !said.contains("c2VzYW1l"),
+        "{said}"
+    );
+
+    desk.write("credentials", "Aladdin:close sesame\n")?;
+    for (further, hint) in [(&with, "check user and password"), (&without, "give it a")] {
+        desk.configure(&connectors, further)?;
+        let agent = desk.agent()?;
+        ensure!(connector.session(Duration::from_secs(1)).is_err());
+        let said = stopped(agent)?;
+        ensure!(
+            said.contains("407 Who are you?") && said.contains(hint),
+            "{said}"
+        );
+        ensure!(!said.contains("sesame"), "{said}");
+    }
+    desk.write("credentials", "no colon")?;
+    desk.configure(&connectors, &with)?;
+    let said = desk.invocation()?.expect_code(2)?.stderr;
+    ensure!(
+        said.contains("expected `user:password`") && !said.contains("colon"),
+        "{said}"
+    );
+    Ok(())
+}
+
+#[test]
 fn another_connector_takes_over_when_one_is_away() -> Result<()> {
     let desk = Desk::new(MIB)?;
     let own = desk.authority.sign(&["127.0.0.1"], NOW)?;

@@ -3,6 +3,8 @@
 use std::fmt;
 use std::str::FromStr;
 
+use secrecy::SecretString;
+
 /// A host and a port.
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub(crate) struct HostPort {
@@ -19,6 +21,15 @@ pub(crate) struct Address {
     pub target: HostPort,
     /// The name that its certificate must have.
     pub server_name: String,
+}
+
+/// An HTTP proxy on the way to a Connector.
+#[derive(Clone, Debug)]
+pub(crate) struct Proxy {
+    /// Where it is.
+    pub address: HostPort,
+    /// `user:password`, for a proxy that wants to know who asks (RFC 7617).
+    pub credentials: Option<SecretString>,
 }
 
 /// A text that is no address.
@@ -66,7 +77,7 @@ impl HostPort {
                 true => "(user)@(proxy)".into(),
                 false => text.escape_debug().to_string(),
             },
-            expected: "`http://host:port`, without a user",
+            expected: "`http://host:port`; user and password belong into proxy_credentials_file",
         })
     }
 

@@ -17,6 +17,8 @@ use std::io;
 use std::sync::Arc;
 use std::time::Duration;
 
+use base64::Engine;
+use base64::engine::general_purpose::STANDARD;
 use ce_proto::v1::connector_client::ConnectorClient;
 use ce_proto::v1::{AgentMessage, ConnectorMessage};
 use ce_proto::{MAX_MESSAGE_BYTES, TOKEN_METADATA_KEY};
@@ -39,8 +41,9 @@ use tonic::codegen::http::{Uri, uri::PathAndQuery};
 use tonic::metadata::AsciiMetadataValue;
 use tonic::transport::Endpoint;
 use tonic::{Code, Request, Status};
+use zeroize::Zeroizing;
 
-use super::address::{Address, HostPort};
+use super::address::{Address, HostPort, Proxy};
 use super::identity::Credential;
 use super::observed::{Objection, Observed};
 
@@ -50,7 +53,7 @@ pub(crate) struct Dial {
     /// Where to.
     pub address: Address,
     /// The proxy on the way.
-    pub proxy: Option<HostPort>,
+    pub proxy: Option<Proxy>,
     /// The only authority that may vouch for the Connector.
     pub authority: Arc<RootCertStore>,
     /// Who the agent is.
@@ -260,7 +263,7 @@ async fn within<T>(
 
 async fn dial_tcp(dial: &Dial) -> Result<TcpStream, LinkError> {
     let (first, through) = match &dial.proxy {
-        Some(proxy) => (proxy, format!("the proxy {proxy}")),
+        Some(proxy) => (&proxy.address, format!("the proxy {}", proxy.address)),
         None => (&dial.address.target, "it".to_owned()),
     };
     let tcp = TcpStream::connect((first.host.as_str(), first.port))
@@ -269,20 +272,55 @@ async fn dial_tcp(dial: &Dial) -> Result<TcpStream, LinkError> {
     // Small messages that should not wait for each other; without it they are only slower.
     let _ = tcp.set_nodelay(true);
     match &dial.proxy {
-        Some(proxy) => tunnel(tcp, &dial.address.target).await.map_err(|error| {
-            LinkError::unreachable(format!(
-                "the proxy {proxy} gives no way to {}: {error}",
-                dial.address.target
-            ))
-        }),
+        Some(proxy) => tunnel(tcp, proxy, &dial.address.target).await,
         None => Ok(tcp),
     }
 }
 
 /// Asks an HTTP proxy for a tunnel (RFC 9110, 9.3.6).
-async fn tunnel(mut proxy: TcpStream, target: &HostPort) -> io::Result<TcpStream> {
-    let request = format!("CONNECT {target} HTTP/1.1\r\nHost: {target}\r\n\r\n");
-    proxy.write_all(request.as_bytes()).await?;
+async fn tunnel(
+    mut tcp: TcpStream,
+    proxy: &Proxy,
+    target: &HostPort,
+) -> Result<TcpStream, LinkError> {
+    let no_way = |why: &dyn fmt::Display| {
+        let proxy = &proxy.address;
+        format!("the proxy {proxy} gives no way to {target}: {why}")
+    };
+    let line = ask_for_tunnel(&mut tcp, proxy, target)
+        .await
+        .map_err(|error| LinkError::unreachable(no_way(&error)))?;
+    let mut words = line.split(' ');
+    let is_http = words.next().is_some_and(|word| word.starts_with("HTTP/1."));
+    let said = || format!("it says `{}`", line.escape_debug());
+    match words.next() {
+        // Any 2xx, as the RFC has it.
+        Some(status) if is_http && status.len() == 3 && status.starts_with('2') => Ok(tcp),
+        // To ask again and again with a wrong password would lock the user out.
+        Some("407") if is_http => Err(LinkError::refused(no_way(&match &proxy.credentials {
+            Some(_) => format!("{}; check user and password", said()),
+            None => format!("{}; give it a proxy_credentials_file", said()),
+        }))),
+        _ => Err(LinkError::unreachable(no_way(&said()))),
+    }
+}
+
+/// The first line of the proxy's answer.
+async fn ask_for_tunnel(
+    tcp: &mut TcpStream,
+    proxy: &Proxy,
+    target: &HostPort,
+) -> io::Result<String> {
+    let mut request = Zeroizing::new(format!("CONNECT {target} HTTP/1.1\r\nHost: {target}\r\n"));
+    if let Some(credentials) = &proxy.credentials {
+        let credentials = credentials.expose_secret();
+        let credentials = Zeroizing::new(STANDARD.encode(credentials));
+        request.push_str("Proxy-Authorization: Basic ");
+        request.push_str(&credentials);
+        request.push_str("\r\n");
+    }
+    request.push_str("\r\n");
+    tcp.write_all(request.as_bytes()).await?;
     // Byte by byte, so that nothing behind the head is taken away from TLS. It is short, and
     // happens once.
     let mut head = Vec::new();
@@ -290,7 +328,7 @@ async fn tunnel(mut proxy: TcpStream, target: &HostPort) -> io::Result<TcpStream
         if head.len() >= LONGEST_HEAD {
             return Err(io::Error::other("its answer is too long"));
         }
-        match proxy.read_u8().await {
+        match tcp.read_u8().await {
             Ok(byte) => head.push(byte),
             Err(error) if error.kind() == io::ErrorKind::UnexpectedEof => {
                 return Err(io::Error::other("it hung up"));
@@ -299,17 +337,7 @@ async fn tunnel(mut proxy: TcpStream, target: &HostPort) -> io::Result<TcpStream
         }
     }
     let head = String::from_utf8_lossy(&head);
-    let line = head.lines().next().unwrap_or_default();
-    let mut words = line.split(' ');
-    let is_http = words.next().is_some_and(|word| word.starts_with("HTTP/1."));
-    match words.next() {
-        // Any 2xx, as the RFC has it.
-        Some(status) if is_http && status.len() == 3 && status.starts_with('2') => Ok(proxy),
-        _ => Err(io::Error::other(format!(
-            "it says `{}`",
-            line.escape_debug()
-        ))),
-    }
+    Ok(head.lines().next().unwrap_or_default().to_owned())
 }
 
 fn tls_config(dial: &Dial) -> Result<(ClientConfig, Option<AsciiMetadataValue>), LinkError> {

@@ -18,18 +18,30 @@ struct State {
     /// How many tunnels were asked for.
     tunnels: AtomicUsize,
     target: Mutex<Option<SocketAddr>>,
+    /// What a proxy wants to be shown, in Base64.
+    credentials: Option<&'static str>,
     open: Mutex<Vec<TcpStream>>,
 }
 
 impl Wire {
     /// To `target`; or, without one, a proxy that has to be told by CONNECT.
     pub fn new(target: Option<SocketAddr>) -> io::Result<Self> {
+        Self::start(target, None)
+    }
+
+    /// A proxy that wants to be shown these credentials, in Base64.
+    pub fn with_credentials(credentials: &'static str) -> io::Result<Self> {
+        Self::start(None, Some(credentials))
+    }
+
+    fn start(target: Option<SocketAddr>, credentials: Option<&'static str>) -> io::Result<Self> {
         let listener = TcpListener::bind("127.0.0.1:0")?;
         let address = listener.local_addr()?;
         let state = Arc::new(State {
             frozen: AtomicBool::new(false),
             tunnels: AtomicUsize::new(0),
             target: Mutex::new(target),
+            credentials,
             open: Mutex::new(Vec::new()),
         });
         let shared = Arc::clone(&state);
@@ -74,6 +86,11 @@ fn carry(mut agent: TcpStream, state: &Arc<State>) -> io::Result<()> {
                 head.push(byte[0]);
             }
             let head = String::from_utf8_lossy(&head).into_owned();
+            if let Some(credentials) = state.credentials
+                && !head.contains(&format!("\r\nProxy-Authorization: Basic {credentials}\r\n"))
+            {
+                return agent.write_all(b"HTTP/1.1 407 Who are you?\r\n\r\n");
+            }
             let asked = head
                 .strip_prefix("CONNECT ")
                 .and_then(|rest| rest.split(' ').next())
