@@ -34,5 +34,6 @@ pub mod result;
 pub mod server;
 pub mod session;
 pub mod store;
+pub mod turned_away;
 pub mod view;
 pub mod wallet;

@@ -27,6 +27,8 @@ use tokio_rustls::{TlsAcceptor, rustls::version::TLS13};
 use tonic::transport::server::Connected;
 use tracing::debug;
 
+use crate::turned_away::TurnedAway;
+
 /// Who is at the other end.
 #[derive(Clone, Debug)]
 pub struct Peer {
@@ -90,6 +92,7 @@ pub fn accept(
     listener: TcpListener,
     acceptor: TlsAcceptor,
     places: usize,
+    turned_away: Arc<TurnedAway>,
 ) -> mpsc::Receiver<io::Result<Connection>> {
     let (sender, receiver) = mpsc::channel(64);
     tokio::spawn(async move {
@@ -112,11 +115,12 @@ pub fn accept(
                 }
             };
             let (acceptor, sender) = (acceptor.clone(), sender.clone());
+            let turned_away = turned_away.clone();
             tokio::spawn(async move {
                 match handshake(stream, address, acceptor, place).await {
                     // The server may be gone by now.
                     Ok(connection) => drop(sender.send(Ok(connection)).await),
-                    Err(error) => debug!(%address, %error, "no TLS with this peer"),
+                    Err(error) => turned_away.note(address, &format!("no TLS: {error}")),
                 }
             });
         }

@@ -20,6 +20,7 @@ use crate::listener::{self, TlsError};
 use crate::machine::Limits;
 use crate::session::Sessions;
 use crate::store::{Store, StoreError};
+use crate::turned_away::TurnedAway;
 
 /// How a server runs.
 #[derive(Clone, Debug)]
@@ -110,12 +111,14 @@ impl Server {
         let (listener, agents) = listen(options.listen).await?;
         let (certificate, key) = authority.server(&names, now).map_err(HomeError::from)?;
         let acceptor = listener::tls(certificate, key, Some(authority.pem()), b"h2")?;
-        let connections = listener::accept(listener, acceptor, AGENT_PLACES);
+        let turned_away = Arc::new(TurnedAway::new());
+        let connections = listener::accept(listener, acceptor, AGENT_PLACES, turned_away.clone());
         let sessions = Sessions::new(
             hub.clone(),
             registry.clone(),
             authority.clone(),
             options.heartbeat,
+            turned_away.clone(),
         );
         let mut stopped = stopping.clone();
         let serving = GrpcServer::builder()
@@ -149,7 +152,7 @@ impl Server {
             let (listener, address) = listen(address).await?;
             let (certificate, key) = authority.server(&names, now).map_err(HomeError::from)?;
             let acceptor = listener::tls(certificate, key, None, b"http/1.1")?;
-            let connections = listener::accept(listener, acceptor, http::PLACES);
+            let connections = listener::accept(listener, acceptor, http::PLACES, turned_away);
             tasks.push(tokio::spawn(http::serve_tls(connections, router, stopping)));
             api = Some(address);
         }

@@ -30,12 +30,13 @@ use crate::hub::{Hub, Input, Opening, Outgoing};
 use crate::ids::{AgentId, JobId, SessionId, StateId, UnixMillis};
 use crate::listener::Peer;
 use crate::registry::{Registry, RegistryError};
+use crate::turned_away::TurnedAway;
 
 mod hello;
 mod message;
 mod pace;
 
-use pace::Pace;
+pub use pace::Pace;
 
 /// Answers agents.
 #[derive(Debug)]
@@ -44,6 +45,7 @@ pub struct Sessions {
     registry: Arc<Registry>,
     authority: Arc<Authority>,
     heartbeat: Duration,
+    turned_away: Arc<TurnedAway>,
     next: AtomicU64,
 }
 
@@ -54,12 +56,14 @@ impl Sessions {
         registry: Arc<Registry>,
         authority: Arc<Authority>,
         heartbeat: Duration,
+        turned_away: Arc<TurnedAway>,
     ) -> Self {
         Self {
             hub,
             registry,
             authority,
             heartbeat,
+            turned_away,
             next: AtomicU64::new(1),
         }
     }
@@ -107,54 +111,12 @@ impl Sessions {
         Ok(Response::new(ReceiverStream::new(receiver)))
     }
 
-    /// Looks something up in the registry's files, or signs.
-    async fn blocking<T: Send + 'static>(
-        &self,
-        work: impl FnOnce(&Registry, &Authority) -> Result<T, RegistryError> + Send + 'static,
-    ) -> Result<T, Status> {
-        let (registry, authority) = (self.registry.clone(), self.authority.clone());
-        let done = tokio::task::spawn_blocking(move || work(&registry, &authority)).await;
-        let done = done.map_err(|_| Status::internal("the registry failed"))?;
-        done.map_err(|error| match error {
-            RegistryError::TokenUnknown
-            | RegistryError::TokenExpired
-            | RegistryError::TokenUsed => Status::unauthenticated(error.to_string()),
-            RegistryError::Authority(error) => {
-                Status::invalid_argument(format!("hello.certificate_request: {error}"))
-            }
-            error => {
-                warn!(%error, "the registry can't be used");
-                Status::unavailable("who may connect can't be looked up now")
-            }
-        })
-    }
-
-    fn welcome(&self, agent: &AgentId, certificate_chain: Vec<Vec<u8>>) -> connector_message::Body {
-        let now = i64::try_from(UnixMillis::now().0).unwrap_or(i64::MAX);
-        connector_message::Body::Welcome(v1::Welcome {
-            protocol_revision: ce_proto::PROTOCOL_REVISION,
-            connector_version: env!("CARGO_PKG_VERSION").to_owned(),
-            agent_id: agent.to_string(),
-            heartbeat_interval_seconds: u32::try_from(self.heartbeat.as_secs()).unwrap_or(300),
-            server_time_unix_ms: now,
-            certificate_chain,
-        })
-    }
-}
-
-type Outbound = ReceiverStream<Result<v1::ConnectorMessage, Status>>;
-
-#[tonic::async_trait]
-impl Connector for Sessions {
-    type SessionStream = Outbound;
-
-    async fn session(
+    /// Lets a peer in, or says why not.
+    async fn open(
         &self,
         request: Request<Streaming<v1::AgentMessage>>,
+        peer: Peer,
     ) -> Result<Response<Outbound>, Status> {
-        let Some(peer) = request.extensions().get::<Peer>().cloned() else {
-            return Err(Status::internal("the connection has no peer"));
-        };
         let Some(certificate) = peer.certificate else {
             let Some(token) = Self::bearer(&request) else {
                 return Err(Status::unauthenticated(
@@ -207,6 +169,62 @@ impl Connector for Sessions {
         let welcome = self.welcome(&session.agent, chain);
         tokio::spawn(session.run(welcome, inbound, state, held, facts));
         Ok(Response::new(ReceiverStream::new(outbound)))
+    }
+
+    /// Looks something up in the registry's files, or signs.
+    async fn blocking<T: Send + 'static>(
+        &self,
+        work: impl FnOnce(&Registry, &Authority) -> Result<T, RegistryError> + Send + 'static,
+    ) -> Result<T, Status> {
+        let (registry, authority) = (self.registry.clone(), self.authority.clone());
+        let done = tokio::task::spawn_blocking(move || work(&registry, &authority)).await;
+        let done = done.map_err(|_| Status::internal("the registry failed"))?;
+        done.map_err(|error| match error {
+            RegistryError::TokenUnknown
+            | RegistryError::TokenExpired
+            | RegistryError::TokenUsed => Status::unauthenticated(error.to_string()),
+            RegistryError::Authority(error) => {
+                Status::invalid_argument(format!("hello.certificate_request: {error}"))
+            }
+            error => {
+                warn!(%error, "the registry can't be used");
+                Status::unavailable("who may connect can't be looked up now")
+            }
+        })
+    }
+
+    fn welcome(&self, agent: &AgentId, certificate_chain: Vec<Vec<u8>>) -> connector_message::Body {
+        let now = i64::try_from(UnixMillis::now().0).unwrap_or(i64::MAX);
+        connector_message::Body::Welcome(v1::Welcome {
+            protocol_revision: ce_proto::PROTOCOL_REVISION,
+            connector_version: env!("CARGO_PKG_VERSION").to_owned(),
+            agent_id: agent.to_string(),
+            heartbeat_interval_seconds: u32::try_from(self.heartbeat.as_secs()).unwrap_or(300),
+            server_time_unix_ms: now,
+            certificate_chain,
+        })
+    }
+}
+
+type Outbound = ReceiverStream<Result<v1::ConnectorMessage, Status>>;
+
+#[tonic::async_trait]
+impl Connector for Sessions {
+    type SessionStream = Outbound;
+
+    async fn session(
+        &self,
+        request: Request<Streaming<v1::AgentMessage>>,
+    ) -> Result<Response<Outbound>, Status> {
+        let Some(peer) = request.extensions().get::<Peer>().cloned() else {
+            return Err(Status::internal("the connection has no peer"));
+        };
+        let address = peer.address;
+        let opened = self.open(request, peer).await;
+        if let Err(status) = &opened {
+            self.turned_away.note(address, status.message());
+        }
+        opened
     }
 }
 

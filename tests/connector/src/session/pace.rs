@@ -31,6 +31,16 @@ impl Pace {
         let wait = (self.full_at - now).saturating_sub(self.each * self.at_once);
         (!wait.is_zero()).then_some(wait)
     }
+
+    /// Takes one permission if there is one now, and says whether there was.
+    pub fn take_if_free(&mut self, now: Instant) -> bool {
+        let before = self.full_at;
+        let is_free = self.take(now).is_none();
+        if !is_free {
+            self.full_at = before;
+        }
+        is_free
+    }
 }
 
 #[cfg(test)]
@@ -48,5 +58,14 @@ mod tests {
         assert_eq!(pace.take(start), Some(Duration::from_millis(200)));
         let later = start + Duration::from_secs(60);
         assert_eq!(pace.take(later), None);
+    }
+
+    #[test]
+    fn what_is_not_free_costs_nothing() {
+        let start = Instant::now();
+        let mut pace = Pace::new(10, 2, start);
+        let taken = (0..100).filter(|_| pace.take_if_free(start)).count();
+        assert_eq!(taken, 2);
+        assert!(pace.take_if_free(start + Duration::from_millis(101)));
     }
 }
