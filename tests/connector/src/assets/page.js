@@ -76,7 +76,11 @@ function listen() {
   if (source) source.close();
   source = new EventSource(chosen ? `/events?job=${encodeURIComponent(chosen)}` : "/events");
   source.addEventListener("open", () => { at("link").textContent = "live"; at("log").textContent = ""; });
-  source.addEventListener("error", () => { at("link").textContent = "not connected"; });
+  source.addEventListener("error", () => {
+    at("link").textContent = "not connected";
+    // Refused, and not only cut off: most likely the login has ended, and the form will say so.
+    if (source.readyState === EventSource.CLOSED) setTimeout(() => location.reload(), 2000);
+  });
   source.addEventListener("changes", (event) => {
     const changes = JSON.parse(event.data);
     for (const job of changes.jobs) jobs.set(job.id, job);
