@@ -4,6 +4,7 @@
 //!  disk     makes raw disk images: partition tables, file systems, patterns; no root, no loop device
 //!  guest    disks that pass for ones with Windows on them
 //!  agent    runs the program as a user does: exit code, JSON lines, time, memory
+//!  cable    joins this machine and a network namespace, and can be pulled out
 //!  oracle   asks tools that share no code with the program: qemu-img, libvhdi, md5sum, sgdisk
 //! ```
 //!
@@ -12,6 +13,7 @@
 //! tests of NTFS writing, and the measurement of it.
 
 pub mod agent;
+pub mod cable;
 pub mod disk;
 pub mod driver_package;
 pub mod guest;

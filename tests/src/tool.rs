@@ -64,6 +64,8 @@ pub const STRACE: Tool = Tool::new("strace", "strace");
 pub const SETPRIV: Tool = Tool::new("setpriv", "util-linux");
 /// `unshare`.
 pub const UNSHARE: Tool = Tool::new("unshare", "util-linux");
+/// `ip`.
+pub const IP: Tool = Tool::new("ip", "iproute2");
 /// `smbclient`.
 pub const SMBCLIENT: Tool = Tool::new("smbclient", "smbclient");
 /// `losetup`.

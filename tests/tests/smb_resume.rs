@@ -9,13 +9,13 @@ mod smb_desk;
 use std::fs;
 use std::io::{Read, Seek, SeekFrom, Write};
 use std::path::Path;
-use std::process::Command;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, ensure};
 use ce_tests::agent::{Invocation, Running, ce_agent};
+use ce_tests::cable::Cable;
 use ce_tests::oracle;
 use ce_tests::pattern::{MIB, Pattern, write_noise};
 use ce_tests::tool::text;
@@ -120,47 +120,28 @@ fn a_server_that_is_away_for_some_seconds_is_waited_for() -> Result<()> {
 
 #[test]
 fn a_network_that_is_cut_for_longer_than_the_timeout_is_waited_for() -> Result<()> {
-    if !rustix::process::geteuid().is_root() {
-        eprintln!("not run: a network namespace needs root");
+    let Some(cable) = Cable::new()? else {
         return Ok(());
-    }
-    let network = Network::new()?;
-    let interfaces = format!("interfaces = lo {}/30", network.here);
+    };
+    let interfaces = format!("interfaces = lo {}/30", cable.here());
     let server = Setup::default().global(&interfaces).start();
     let desk = Desk::new(server, 200 * MIB, Pattern::Dense)?;
     let url = format!(
         "smb://{}:{}/share/image.vhdx",
-        network.here,
+        cable.here(),
         desk.server.port()
     );
     // So slow that there is something to cut; 3 s is the time for an answer.
-    ip(&[
-        "netns",
-        "exec",
-        &network.name,
-        "tc",
-        "qdisc",
-        "add",
-        "dev",
-        &network.there,
-        "root",
-        "tbf",
-        "rate",
-        "400mbit",
-        "burst",
-        "256k",
-        "latency",
-        "50ms",
-    ])?;
+    cable.limit("400mbit")?;
     let running = desk
         .export_to(&url)?
         .with(["--hash", "--checkpoint-every", "8M"])
-        .below(["ip", "netns", "exec", &network.name])
+        .below(cable.wrapper())
         .start()?;
     wait_for_state(&desk.server)?;
-    ip(&["link", "set", &network.veth, "down"])?;
+    cable.plug(false)?;
     thread::sleep(Duration::from_secs(7));
-    ip(&["link", "set", &network.veth, "up"])?;
+    cable.plug(true)?;
     let run = running.finish()?;
     ensure!(run.status.success(), "{}{}", run.stdout, run.stderr);
     desk.expect_image(&run, "image.vhdx", &[])?;
@@ -338,59 +319,6 @@ fn a_job_that_times_out_while_the_server_is_away_says_what_is_left() -> Result<(
         "{warnings}"
     );
     ensure!(desk.names()?.contains(&"image.vhdx.partial".to_owned()));
-    Ok(())
-}
-
-/// Two ends of a cable, one of them in a network of its own.
-struct Network {
-    name: String,
-    veth: String,
-    there: String,
-    here: String,
-}
-
-impl Network {
-    fn new() -> Result<Self> {
-        let id = std::process::id();
-        let network = Self {
-            name: format!("ce-{id}"),
-            veth: format!("ceh{id}"),
-            there: format!("cet{id}"),
-            here: format!("10.213.{}.{}", id / 64 % 256, id % 64 * 4 + 1),
-        };
-        let Self {
-            name,
-            veth,
-            there,
-            here,
-        } = &network;
-        let last = id % 64 * 4 + 2;
-        let peer = format!("10.213.{}.{last}/30", id / 64 % 256);
-        ip(&["netns", "add", name])?;
-        ip(&["link", "add", veth, "type", "veth", "peer", "name", there])?;
-        ip(&["link", "set", there, "netns", name])?;
-        ip(&["addr", "add", &format!("{here}/30"), "dev", veth])?;
-        ip(&["link", "set", veth, "up"])?;
-        ip(&["-n", name, "addr", "add", &peer, "dev", there])?;
-        ip(&["-n", name, "link", "set", there, "up"])?;
-        Ok(network)
-    }
-}
-
-impl Drop for Network {
-    fn drop(&mut self) {
-        // The one end takes the other with it.
-        let _ = ip(&["link", "del", &self.veth]);
-        let _ = ip(&["netns", "del", &self.name]);
-    }
-}
-
-fn ip(arguments: &[&str]) -> Result<()> {
-    let output = Command::new("ip")
-        .args(arguments)
-        .output()
-        .context("`ip` is missing: install the package iproute2")?;
-    ensure!(output.status.success(), "ip {arguments:?}: {output:?}");
     Ok(())
 }
 
