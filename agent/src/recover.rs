@@ -136,9 +136,27 @@ impl fmt::Display for Report {
     }
 }
 
+/// A commit that was begun and is not finished.
+#[derive(Clone, Debug)]
+pub(crate) struct Unfinished {
+    /// The disk, where that is known.
+    disk: Option<String>,
+    /// What stands against finishing it.
+    pub(crate) problem: String,
+}
+
+impl Unfinished {
+    /// Whether it may be a commit to this disk.
+    pub(crate) fn may_be_of(&self, disk: &Path) -> bool {
+        let known = self.disk.as_ref();
+        known.is_none_or(|known| Path::new(known) == disk)
+    }
+}
+
 /// Finishes the commits that an earlier life of the daemon had begun, and says in the log what
-/// became of each. One that can't be finished keeps its journal, and its disk is refused to jobs.
-pub(crate) fn finish_begun(scratch: &Path) {
+/// became of each. One that can't be finished keeps its journal, its disk is refused to jobs, and it
+/// is told.
+pub(crate) fn finish_begun(scratch: &Path) -> Vec<Unfinished> {
     let mut reports = Vec::new();
     let result = match ScratchFolder::open_existing(scratch) {
         Ok(folder) => recover_in(folder, None, &Cancel::default(), &mut reports),
@@ -148,9 +166,25 @@ pub(crate) fn finish_begun(scratch: &Path) {
     for report in &reports {
         info!("{report}");
     }
-    if let Err(error) = result {
-        error!(code = ?error.code, "a commit that was cut short is not finished: {error}");
+    let Err(error) = result else {
+        return Vec::new();
+    };
+    error!(code = ?error.code, "a commit that was cut short is not finished: {error}");
+    let kept = reports.iter().filter(|report| report.done == Done::Kept);
+    let mut unfinished: Vec<_> = kept
+        .map(|report| Unfinished {
+            disk: report.disk.clone(),
+            problem: error.to_string(),
+        })
+        .collect();
+    if unfinished.is_empty() {
+        // What is in the folder could not be looked at, so it may be anything.
+        unfinished.push(Unfinished {
+            disk: None,
+            problem: error.to_string(),
+        });
     }
+    unfinished
 }
 
 fn is_not_there(error: &ScratchFolderError) -> bool {

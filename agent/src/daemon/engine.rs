@@ -13,6 +13,7 @@ use crate::config::Config;
 use crate::job::journal::{Journal, JournalError};
 use crate::job::machine::{JobEvent, JobTable};
 use crate::job::{ErrorCode, Job, JobError, JobSpec, Watch};
+use crate::recover::Unfinished;
 use crate::service::{self, StopSignals};
 use crate::session::identity::{Credential, Identity};
 use crate::session::machine::{Exit, Failure, Session, SessionAction, SessionEvent};
@@ -40,8 +41,13 @@ fn told(error: &JournalError) -> String {
     JobError::from_chain(ErrorCode::Internal, error).message
 }
 
-/// Runs the daemon until it is to end, and says how.
-pub(super) async fn run(mut config: Config, logs: Arc<LogBuffer>) -> Result<Exit, EngineError> {
+/// Runs the daemon until it is to end, and says how. `unfinished` are commits of an earlier life that
+/// could not be finished.
+pub(super) async fn run(
+    mut config: Config,
+    logs: Arc<LogBuffer>,
+    unfinished: Vec<Unfinished>,
+) -> Result<Exit, EngineError> {
     let journal = Arc::new(Journal::open(&config.state)?);
     let (jobs, left) = JobTable::restore(journal.records()?);
     let mut stop = StopSignals::new().map_err(EngineError::Signals)?;
@@ -74,6 +80,7 @@ pub(super) async fn run(mut config: Config, logs: Arc<LogBuffer>) -> Result<Exit
         greeted: None,
         checked: None,
         worker: None,
+        unfinished,
         ended,
         exit: None,
         last_failure: None,
@@ -163,6 +170,8 @@ struct Engine {
     /// The job that has just been checked and is about to begin.
     checked: Option<JobSpec>,
     worker: Option<Worker>,
+    /// Commits that are begun, and will not be finished before someone looks after them.
+    unfinished: Vec<Unfinished>,
     ended: mpsc::UnboundedSender<Job>,
     exit: Option<Exit>,
     /// The last failure that was logged, and when.

@@ -60,9 +60,9 @@ pub(crate) fn run(args: &DaemonArgs) -> u8 {
             return FAILED;
         }
     };
-    recover::finish_begun(&config.scratch);
+    let unfinished = recover::finish_begun(&config.scratch);
     let power_off = config.power_off_command.clone();
-    let ended = runtime.block_on(engine::run(config, logs));
+    let ended = runtime.block_on(engine::run(config, logs, unfinished));
     service::stopping();
     match ended {
         Ok(Exit::Stopped) => 0,

@@ -11,6 +11,7 @@ use ce_disk::progress::Progress;
 use ce_disk::units::ByteCount;
 use tracing::{info, warn};
 
+use super::commit_note::CommitNotes;
 use super::export::export_disk;
 use super::failure::{export_failed, open_failed};
 use super::inspect::inspect_disk;
@@ -31,6 +32,8 @@ pub struct Watch {
     verified: OnceLock<Progress>,
     /// How many phases of a prepare have begun.
     phases: AtomicUsize,
+    /// Where it is noted that a change is about to be committed.
+    notes: Option<CommitNotes>,
 }
 
 /// The phases of a prepare, in their order.
@@ -77,6 +80,19 @@ impl Phase {
 }
 
 impl Watch {
+    /// A watch of a job whose commit is noted, so that a crash can be told from its disk.
+    pub(crate) fn with_notes(notes: CommitNotes) -> Self {
+        Self {
+            notes: Some(notes),
+            ..Self::default()
+        }
+    }
+
+    /// Where to note a commit, if anywhere.
+    pub(super) fn notes(&self) -> Option<&CommitNotes> {
+        self.notes.as_ref()
+    }
+
     /// The step that is under way in work of the name `operation`, and how far it is.
     pub(crate) fn step(&self, operation: &'static str) -> (&'static str, ByteCount) {
         match (self.verified.get(), self.phase()) {

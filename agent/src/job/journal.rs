@@ -5,6 +5,7 @@
 //! STATE/daemon.lock       held while a daemon runs
 //! STATE/identity.pem      see `session::identity`
 //! STATE/jobs/NAME.json    a Record
+//! STATE/commits/NAME.json a CommitNote, until the job has ended
 //! ```
 //!
 //! Files are written whole under another name, flushed, renamed, and their folder is flushed: a
@@ -18,7 +19,8 @@ use std::path::{Path, PathBuf};
 use rustix::fs::{FlockOperation, flock};
 use uuid::Uuid;
 
-use super::machine::{Record, SCHEMA};
+use super::commit_note::CommitNote;
+use super::machine::{Record, RecordState, SCHEMA};
 
 /// The state folder, held by this process.
 #[derive(Debug)]
@@ -67,13 +69,15 @@ impl Journal {
     ///
     /// It can't be written, or another daemon has it.
     pub(crate) fn open(folder: &Path) -> Result<Self, JournalError> {
-        let jobs = folder.join("jobs");
-        let mut builder = DirBuilder::new();
-        builder
-            .recursive(true)
-            .mode(0o700)
-            .create(&jobs)
-            .map_err(failed("cannot make", &jobs))?;
+        for name in ["jobs", "commits"] {
+            let folder = folder.join(name);
+            let mut builder = DirBuilder::new();
+            builder
+                .recursive(true)
+                .mode(0o700)
+                .create(&folder)
+                .map_err(failed("cannot make", &folder))?;
+        }
         let path = folder.join("daemon.lock");
         let lock = OpenOptions::new()
             .create(true)
@@ -158,7 +162,41 @@ impl Journal {
         let path = self.path(&record.id);
         let text = serde_json::to_vec(record)
             .map_err(|error| failed("cannot word", &path)(error.into()))?;
+        write_durably(&path, &text)?;
+        match record.state {
+            // It says all that the note could.
+            RecordState::Finished { .. } => remove(&self.note_path(&record.id)),
+            RecordState::Running => Ok(()),
+        }
+    }
+
+    /// Keeps a note of what is about to be committed; durable when this returns.
+    ///
+    /// # Errors
+    ///
+    /// It can't be written.
+    pub(crate) fn note_commit(&self, id: &str, note: &CommitNote) -> Result<(), JournalError> {
+        let path = self.note_path(id);
+        let text =
+            serde_json::to_vec(note).map_err(|error| failed("cannot word", &path)(error.into()))?;
         write_durably(&path, &text)
+    }
+
+    /// The note of a job that has not ended, if it came so far.
+    ///
+    /// # Errors
+    ///
+    /// It can't be read, or is none of this version.
+    pub(crate) fn commit_note(&self, id: &str) -> Result<Option<CommitNote>, JournalError> {
+        let path = self.note_path(id);
+        let Some(text) = read_bounded(&path, LONGEST_RECORD)? else {
+            return Ok(None);
+        };
+        let note = serde_json::from_str(&text).map_err(|error| JournalError::Foreign {
+            path,
+            problem: error.to_string(),
+        })?;
+        Ok(Some(note))
     }
 
     /// Removes a record.
@@ -167,17 +205,25 @@ impl Journal {
     ///
     /// It is there and can't be removed.
     pub(crate) fn forget(&self, id: &str) -> Result<(), JournalError> {
-        let path = self.path(id);
-        match fs::remove_file(&path) {
-            Err(error) if error.kind() != io::ErrorKind::NotFound => {
-                Err(failed("cannot remove", &path)(error))
-            }
-            _ => Ok(()),
-        }
+        remove(&self.path(id))
+    }
+
+    fn note_path(&self, id: &str) -> PathBuf {
+        self.folder.join("commits").join(format!("{id}.json"))
     }
 
     fn path(&self, id: &str) -> PathBuf {
         self.folder.join("jobs").join(format!("{id}.json"))
+    }
+}
+
+/// Removes a file, if it is there.
+fn remove(path: &Path) -> Result<(), JournalError> {
+    match fs::remove_file(path) {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => {
+            Err(failed("cannot remove", path)(error))
+        }
+        _ => Ok(()),
     }
 }
 
@@ -236,7 +282,6 @@ const LONGEST_RECORD: u64 = 16 << 20;
 mod tests {
     use serde_json::{Map, json};
 
-    use super::super::machine::RecordState;
     use super::*;
 
     fn record(id: &str) -> Record {

@@ -74,9 +74,8 @@ pub(crate) enum JobEvent {
     Offered(Offer),
     /// The outcome of a [`JobAction::Check`]: how long the job may take, or why it is refused.
     Checked(Offer, Result<Duration, Refusal>),
-    /// The outcome of a [`JobAction::Reconsider`]: how long the job may take from now, or why it
-    /// can't be gone on with.
-    Reconsidered(String, Result<Duration, Box<Job>>, i64),
+    /// The outcome of a [`JobAction::Reconsider`], and when.
+    Reconsidered(String, Reconsidered, i64),
     /// Someone asks for a job to be stopped.
     CancelAsked(String, String),
     /// The job that runs has come so far.
@@ -89,6 +88,17 @@ pub(crate) enum JobEvent {
     Drain,
     /// Time has passed.
     Tick,
+}
+
+/// What can be said of a job that a crash interrupted.
+#[derive(Clone, Debug)]
+pub(crate) enum Reconsidered {
+    /// It can be gone on with, and may take so long from now.
+    GoOn(Duration),
+    /// What it changes is on its disk; this is what will be told, as the contract words it.
+    Done(Value),
+    /// It can't be gone on with.
+    Interrupted(Box<Job>),
 }
 
 /// A job that is given out.
@@ -388,7 +398,7 @@ impl JobTable {
     fn reconsidered(
         &mut self,
         id: &str,
-        result: Result<Duration, Box<Job>>,
+        result: Reconsidered,
         at: i64,
         now: Instant,
     ) -> Vec<JobAction> {
@@ -399,13 +409,19 @@ impl JobTable {
             return Vec::new();
         }
         match result {
-            Ok(limit) => {
+            Reconsidered::GoOn(limit) => {
                 running.begun = true;
                 running.limit = limit;
                 running.deadline = now.checked_add(limit);
                 vec![JobAction::Begin(id.to_owned())]
             }
-            Err(job) => self.ended(*job, at),
+            Reconsidered::Done(job) => {
+                self.running = None;
+                let percent = job.get("overallProgressPercent").and_then(Value::as_u64);
+                let percent = percent.and_then(|percent| u8::try_from(percent).ok());
+                self.finish(id.to_owned(), job, percent.unwrap_or(100), at)
+            }
+            Reconsidered::Interrupted(job) => self.ended(*job, at),
         }
     }
 
@@ -439,16 +455,23 @@ impl JobTable {
             return Vec::new();
         };
         let id = running.id;
+        let percent = self.records.get(&id).map_or(0, |record| record.percent);
+        let mut job = settle(job, running.stop.as_ref(), running.limit);
+        job.id.clone_from(&id);
+        job.overall_progress_percent = job.overall_progress_percent.max(percent);
+        let percent = job.overall_progress_percent;
+        // Plain data with text for keys always has a JSON form.
+        let job = serde_json::to_value(&job).unwrap_or_default();
+        self.finish(id, job, percent, at)
+    }
+
+    fn finish(&mut self, id: String, job: Value, percent: u8, at: i64) -> Vec<JobAction> {
         let Some(record) = self.records.get_mut(&id) else {
             return Vec::new();
         };
-        let mut job = settle(job, running.stop.as_ref(), running.limit);
-        job.id.clone_from(&id);
-        job.overall_progress_percent = job.overall_progress_percent.max(record.percent);
-        record.percent = job.overall_progress_percent;
+        record.percent = percent;
         record.state = RecordState::Finished {
-            // Plain data with text for keys always has a JSON form.
-            job: serde_json::to_value(&job).unwrap_or_default(),
+            job,
             at,
             acknowledged: false,
         };

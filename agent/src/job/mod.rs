@@ -11,6 +11,7 @@
 //! A job is worded, checked, run and reported in one way, whoever asks for it.
 
 mod backoff;
+pub(crate) mod commit_note;
 mod destination;
 mod diagnostics;
 pub(crate) mod driver;

@@ -10,7 +10,8 @@ use tracing::{info, warn};
 
 use super::super::offer;
 use super::{Engine, EngineError, Worker};
-use crate::job::machine::{JobAction, JobEvent, Letter, Offer, Refusal, RefusalReason};
+use crate::job::commit_note::{CommitNotes, Fate};
+use crate::job::machine::{JobAction, JobEvent, Letter, Offer, Reconsidered};
 use crate::job::{ErrorCode, Job, JobError, Watch, driver};
 use crate::session::machine::SessionEvent;
 use crate::telemetry::unix_ms;
@@ -110,7 +111,7 @@ impl Engine {
                     open.extend(self.jobs.on(event, now));
                 }
                 JobAction::Reconsider(id) => {
-                    let result = self.reconsider(&id);
+                    let result = self.reconsider(&id)?;
                     let event = JobEvent::Reconsidered(id, result, unix_ms());
                     open.extend(self.jobs.on(event, now));
                 }
@@ -154,44 +155,84 @@ impl Engine {
         }
     }
 
-    /// Whether a job that ran when an earlier life of the daemon ended can be gone on with.
-    fn reconsider(&mut self, id: &str) -> Result<Duration, Box<Job>> {
+    /// What can be said of a job that ran when an earlier life of the daemon ended.
+    fn reconsider(&mut self, id: &str) -> Result<Reconsidered, EngineError> {
         let Some(record) = self.jobs.record(id) else {
-            return Ok(DEFAULT_TIMEOUT);
+            return Ok(Reconsidered::GoOn(DEFAULT_TIMEOUT));
         };
         let operation = record.request.get("operation");
         let operation = operation.and_then(|operation| operation.as_str());
-        let operation = RESUMABLE.into_iter().find(|name| Some(*name) == operation);
-        let checked = match operation {
-            Some(_) => offer::check(id, &record.request, None, &self.config),
-            None => Err(Refusal::new(
-                RefusalReason::Invalid,
-                ErrorCode::Interrupted,
-                "what it had done is not known",
-            )),
+        let can_go_on = RESUMABLE.into_iter().find(|name| Some(*name) == operation);
+        let Some(operation) = can_go_on else {
+            let changes = CHANGING.into_iter().find(|name| Some(*name) == operation);
+            return self.reconsider_change(id, changes.unwrap_or("unknown"));
         };
-        match checked {
-            Ok(mut spec) => {
-                info!(job = id, "the job was interrupted and is gone on with");
-                let warning = "the agent was restarted while the job ran, and went on with it";
-                spec.warnings.push(warning.into());
-                let limit = spec.timeout.unwrap_or(DEFAULT_TIMEOUT);
-                self.checked = Some(spec);
-                Ok(limit)
-            }
-            Err(refusal) => {
-                warn!(job = id, "the job was interrupted: {}", refusal.error);
-                let message = format!(
-                    "the agent was restarted while the job ran, and can't go on with it: {}",
-                    refusal.error
-                );
-                let error = JobError::new(ErrorCode::Interrupted, message).with_hint(
+        Ok(
+            match offer::check(id, &record.request, None, &self.config) {
+                Ok(mut spec) => {
+                    info!(job = id, "the job was interrupted and is gone on with");
+                    let warning = "the agent was restarted while the job ran, and went on with it";
+                    spec.warnings.push(warning.into());
+                    let limit = spec.timeout.unwrap_or(DEFAULT_TIMEOUT);
+                    self.checked = Some(spec);
+                    Reconsidered::GoOn(limit)
+                }
+                Err(refusal) => interrupted(
+                    id,
+                    operation,
+                    &format!("can't go on with it: {}", refusal.error),
                     "send it again under a new name: an export goes on from what is left of it",
-                );
-                let operation = operation.unwrap_or("unknown");
-                Err(Box::new(Job::not_run(id.to_owned(), operation, error)))
+                ),
+            },
+        )
+    }
+
+    /// The same for one that changes a disk: its disk says what became of it.
+    fn reconsider_change(
+        &self,
+        id: &str,
+        operation: &'static str,
+    ) -> Result<Reconsidered, EngineError> {
+        const LOOK: &str = "look at the disk with `ce-agent inspect`, and at `ce-agent recover`";
+        // The image is complete before the disk is changed.
+        let again = match operation {
+            "prepareAndPublish" => {
+                "see whether there is an image, and send it again under new names"
             }
+            _ => "send it again under a new name",
+        };
+        let Some(note) = self.journal.commit_note(id)? else {
+            let what = "had not begun to write: the disk is as it was";
+            return Ok(interrupted(id, operation, what, again));
+        };
+        let mut unfinished = self.unfinished.iter();
+        if let Some(left) = unfinished.find(|left| left.may_be_of(note.disk())) {
+            let what = format!("has written a part of it: {}", left.problem);
+            return Ok(interrupted(id, operation, &what, LOOK));
         }
+        Ok(match note.fate() {
+            Fate::Committed(mut job) => {
+                info!(
+                    job = id,
+                    "the job was interrupted, and what it changes is on the disk"
+                );
+                let warning = "the agent was restarted while the job ran, when all that it changed \
+                               was about to be on the disk or was there; now it is";
+                if let Some(warnings) = job.get_mut("warnings").and_then(|list| list.as_array_mut())
+                {
+                    warnings.push(warning.into());
+                }
+                Reconsidered::Done(job)
+            }
+            Fate::Untouched => {
+                let what = "had not begun to write: the disk is as it was";
+                interrupted(id, operation, what, again)
+            }
+            Fate::Unknown(problem) => {
+                let what = format!("what it has written is not known: {problem}");
+                interrupted(id, operation, &what, LOOK)
+            }
+        })
     }
 
     fn start(&mut self, id: &str) {
@@ -208,7 +249,8 @@ impl Engine {
         let operation = spec.work.operation();
         let is_resumed = self.greeted.is_none();
         let spec = Arc::new(spec);
-        let watch = Arc::new(Watch::default());
+        let notes = CommitNotes::new(Arc::clone(&self.journal), id.to_owned(), operation);
+        let watch = Arc::new(Watch::with_notes(notes));
         self.logs.set_job(id);
         let ended = self.ended.clone();
         let started = driver::start(Arc::clone(&spec), Arc::clone(&watch), move |job| {
@@ -236,6 +278,14 @@ impl Engine {
     }
 }
 
+/// A job that a restart of the agent ended.
+fn interrupted(id: &str, operation: &'static str, what: &str, hint: &str) -> Reconsidered {
+    warn!(job = id, "the job was interrupted: the agent {what}");
+    let message = format!("the agent was restarted while the job ran, and {what}");
+    let error = JobError::new(ErrorCode::Interrupted, message).with_hint(hint);
+    Reconsidered::Interrupted(Box::new(Job::not_run(id.to_owned(), operation, error)))
+}
+
 /// No more often than this is progress told.
 const PROGRESS_INTERVAL: Duration = Duration::from_millis(950);
 
@@ -244,3 +294,6 @@ const DEFAULT_TIMEOUT: Duration = Duration::from_secs(7200);
 
 /// Operations that can be begun again where nothing or any part of them is done.
 const RESUMABLE: [&str; 4] = ["diagnostics", "export", "inspect", "publish"];
+
+/// Operations that change their disk, all or nothing.
+const CHANGING: [&str; 3] = ["convertToUefi", "prepare", "prepareAndPublish"];

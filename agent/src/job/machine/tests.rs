@@ -213,9 +213,29 @@ fn progress_is_saved_in_steps_and_never_goes_back() {
     assert_eq!(table.on(JobEvent::Progressed(30), now), []);
     // The export is taken up again after a crash, and fails early.
     let (mut table, _) = JobTable::restore(vec![table.record("a").unwrap().clone()]);
-    table.on(JobEvent::Reconsidered("a".into(), Ok(LIMIT), 0), now);
+    let go_on = Reconsidered::GoOn(LIMIT);
+    table.on(JobEvent::Reconsidered("a".into(), go_on, 0), now);
     table.on(JobEvent::Ended(ended(Status::Failed), 5), now);
     assert_eq!(result_of(&table, "a")["overallProgressPercent"], 60);
+}
+
+#[test]
+fn a_job_that_turns_out_to_be_done_after_a_crash_is_told_so_and_not_begun() {
+    let mut table = JobTable::default();
+    let now = Instant::now();
+    take_on(&mut table, "a", now);
+    let (mut table, left) = JobTable::restore(vec![table.record("a").unwrap().clone()]);
+    assert_eq!(left[1], JobAction::Reconsider("a".into()));
+    let done = Reconsidered::Done(json!({"id": "a", "status": "complete"}));
+    let actions = table.on(JobEvent::Reconsidered("a".into(), done, 7), now);
+    let told = [
+        JobAction::Save("a".into()),
+        JobAction::Send(Letter::Finished("a".into())),
+    ];
+    assert_eq!(actions, told);
+    assert_eq!(result_of(&table, "a")["status"], "complete");
+    assert_eq!(table.record("a").unwrap().percent, 100);
+    assert_eq!(table.running(), None);
 }
 
 /// What can happen to an agent, in any order.
@@ -255,6 +275,7 @@ struct World {
     /// Results that the Connector was told of and has not acknowledged, of this life.
     told: BTreeSet<String>,
     kill_after: Option<usize>,
+    restarts: usize,
 }
 
 impl World {
@@ -302,10 +323,10 @@ impl World {
                     self.event(JobEvent::Checked(offer, result), good);
                 }
                 JobAction::Reconsider(id) => {
-                    let result = if good {
-                        Ok(LIMIT)
-                    } else {
-                        Err(ended(Status::Failed))
+                    let result = match self.restarts % 3 {
+                        0 => Reconsidered::Interrupted(ended(Status::Failed)),
+                        1 => Reconsidered::Done(json!({"status": "complete"})),
+                        _ => Reconsidered::GoOn(LIMIT),
                     };
                     self.event(JobEvent::Reconsidered(id, result, 1), good);
                 }
@@ -338,6 +359,7 @@ impl World {
     fn restart(&mut self) {
         self.worker = None;
         self.told.clear();
+        self.restarts += 1;
         let (table, actions) = JobTable::restore(self.disk.values().cloned().collect());
         self.table = table;
         self.act(actions, true);

@@ -39,6 +39,7 @@ use ce_platform::proof::Proof;
 use ce_regf::FileTime;
 use tracing::info;
 
+use super::commit_note::Ending;
 use super::execute::{Phase, Watch};
 use super::export::Control;
 use super::failure::{
@@ -127,12 +128,15 @@ pub(super) fn prepare_and_publish_disk(
         },
     )?;
     let is_published = published.is_ok();
+    desk.shortfall = published
+        .err()
+        .map(|error| error.of("the disk is prepared, but not published"));
     desk.commit_if(is_changed, transaction, warnings)
         .map_err(|error| match is_published {
             true => error.of("the image is published, but the disk is not prepared"),
             false => error,
         })?;
-    published.map_err(|error| error.of("the disk is prepared, but not published"))
+    desk.shortfall.map_or(Ok(()), Err)
 }
 
 /// Brings a BIOS disk to start by UEFI, or with [`ConvertSpec::plan_only`] says what that would be.
@@ -196,6 +200,8 @@ struct Desk<'j> {
     now: FileTime,
     /// What was changed before anything was planned.
     groundwork: Vec<ChangeLine>,
+    /// Why the job fails although its disk is to be changed.
+    shortfall: Option<JobError>,
 }
 
 /// What is to be done, and to what.
@@ -213,6 +219,7 @@ impl<'j> Desk<'j> {
             artifacts,
             now: FileTime::from(SystemTime::now()),
             groundwork: Vec::new(),
+            shortfall: None,
         }
     }
 
@@ -466,6 +473,14 @@ impl<'j> Desk<'j> {
         warnings: &mut Vec<String>,
     ) -> Result<(), JobError> {
         self.timed(Phase::Commit, |desk| {
+            if let Some(notes) = desk.watch.notes() {
+                let ending = Ending {
+                    artifacts: desk.artifacts.clone(),
+                    error: desk.shortfall.clone(),
+                    warnings: warnings.clone(),
+                };
+                notes.keep(&desk.disk.path, transaction.disk(), ending)?;
+            }
             let committed = transaction
                 .commit(&desk.watch.cancel, &Progress::default())
                 .map_err(|error| commit_failed(&error))?;
