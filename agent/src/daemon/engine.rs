@@ -83,6 +83,7 @@ pub(super) async fn run(
         unfinished,
         ended,
         exit: None,
+        renewal_due: Instant::now(),
         last_failure: None,
     };
     info!(
@@ -174,6 +175,8 @@ struct Engine {
     unfinished: Vec<Unfinished>,
     ended: mpsc::UnboundedSender<Job>,
     exit: Option<Exit>,
+    /// When it is to be looked whether the certificate needs to be renewed.
+    renewal_due: Instant,
     /// The last failure that was logged, and when.
     last_failure: Option<(String, Instant)>,
 }
@@ -194,7 +197,25 @@ impl Engine {
         let actions = self.jobs.on(JobEvent::Tick, now);
         self.act_on_jobs(actions, None).await?;
         self.note_progress().await?;
+        self.renew_certificate(now).await?;
         self.on_session(SessionEvent::Tick).await
+    }
+
+    /// A session may last longer than the certificate that it was opened with: it is left in time
+    /// for a greeting with a request for the next one.
+    async fn renew_certificate(&mut self, now: Instant) -> Result<(), EngineError> {
+        if !self.session.is_established() || now < self.renewal_due {
+            return Ok(());
+        }
+        self.renewal_due = now + RENEWAL_INTERVAL;
+        match self.identity.certificate_request() {
+            Ok(None) => Ok(()),
+            Ok(Some(_)) => self.on_session(SessionEvent::Renew).await,
+            Err(error) => {
+                warn!("whether the certificate is to be renewed is not known: {error}");
+                Ok(())
+            }
+        }
     }
 
     async fn on_session(&mut self, event: SessionEvent) -> Result<(), EngineError> {
@@ -251,6 +272,7 @@ impl Engine {
 
     fn begin(&mut self) {
         self.last_failure = None;
+        self.renewal_due = Instant::now() + RENEWAL_INTERVAL;
         self.outbox.begin_session();
         let connector = self.connector();
         let name = self.greeted.clone().unwrap_or_default();
@@ -311,5 +333,8 @@ impl Engine {
 
 /// How often the loop turns if nothing happens.
 const PULSE: Duration = Duration::from_secs(1);
+
+/// Certificates are good for days.
+const RENEWAL_INTERVAL: Duration = Duration::from_secs(3600);
 
 const SAME_FAILURE_INTERVAL: Duration = Duration::from_secs(60);

@@ -44,6 +44,8 @@ pub(crate) enum SessionEvent {
     },
     /// The Connector ends the session.
     Goodbye(Parting),
+    /// The certificate is to be renewed, which a greeting asks for.
+    Renew,
     /// The agent is to stop.
     Stop,
     /// No job runs any more, and none will.
@@ -202,6 +204,7 @@ impl Session {
             SessionEvent::Welcomed { heartbeat } => self.welcomed(heartbeat, now),
             SessionEvent::Received { sequence } => self.received(sequence, now),
             SessionEvent::Goodbye(parting) => self.parted(parting, now),
+            SessionEvent::Renew => self.renew(now),
             SessionEvent::Stop => self.drain(Exit::Stopped),
             SessionEvent::JobStopped => {
                 if let Some(draining) = &mut self.draining {
@@ -293,6 +296,18 @@ impl Session {
         };
         self.link = Link::Disconnected { until };
         actions
+    }
+
+    /// Ends a session, for another one with the same Connector at once.
+    fn renew(&mut self, now: Instant) -> Vec<SessionAction> {
+        match self.link {
+            Link::Established(_) => {
+                self.lasted(now);
+                self.link = Link::Disconnected { until: now };
+                vec![SessionAction::Close("the certificate is to be renewed")]
+            }
+            _ => Vec::new(),
+        }
     }
 
     fn drain(&mut self, exit: Exit) -> Vec<SessionAction> {

@@ -186,6 +186,20 @@ fn goodbyes_are_obeyed() {
 }
 
 #[test]
+fn a_certificate_is_renewed_by_greeting_the_same_connector_again() {
+    let (mut session, now) = session(2);
+    session.on(SessionEvent::Tick, now);
+    session.on(SessionEvent::Failed(Failure::Unreachable), now);
+    assert_eq!(session.on(SessionEvent::Renew, now), []);
+    establish(&mut session, now);
+    let actions = session.on(SessionEvent::Renew, now);
+    assert!(matches!(actions[..], [SessionAction::Close(_)]));
+    assert_eq!(session.wake_at(), Some(now));
+    let connect = session.on(SessionEvent::Tick, now);
+    assert_eq!(connect, [SessionAction::Connect(1)]);
+}
+
+#[test]
 fn a_stop_waits_for_the_job_and_for_its_result_to_arrive_but_not_for_ever() {
     let (mut session, now) = session(1);
     establish(&mut session, now);
@@ -227,6 +241,7 @@ fn event() -> impl Strategy<Value = SessionEvent> {
             Just(Parting::Dismissed { power_off: true }),
             seconds(0..100_000).prop_map(Parting::Stopping),
         ].prop_map(SessionEvent::Goodbye),
+        1 => Just(SessionEvent::Renew),
         1 => Just(SessionEvent::Stop),
         1 => Just(SessionEvent::JobStopped),
         1 => any::<bool>().prop_map(SessionEvent::Delivered),
