@@ -23,6 +23,7 @@ mod host;
 pub mod job;
 mod local;
 mod recover;
+mod resident;
 mod service;
 mod session;
 mod telemetry;

@@ -14,6 +14,7 @@ use crate::job::journal::{Journal, JournalError};
 use crate::job::machine::{JobEvent, JobTable};
 use crate::job::{ErrorCode, Job, JobError, JobSpec, Watch};
 use crate::recover::Unfinished;
+use crate::resident;
 use crate::service::{self, StopSignals};
 use crate::session::identity::{Credential, Identity};
 use crate::session::machine::{Exit, Failure, Session, SessionAction, SessionEvent};
@@ -84,6 +85,7 @@ pub(super) async fn run(
         ended,
         exit: None,
         renewal_due: Instant::now(),
+        memory_due: Some(Instant::now() + QUIET),
         last_failure: None,
     };
     info!(
@@ -177,6 +179,8 @@ struct Engine {
     exit: Option<Exit>,
     /// When it is to be looked whether the certificate needs to be renewed.
     renewal_due: Instant,
+    /// When memory that is not needed any more is to be given back, if there may be any.
+    memory_due: Option<Instant>,
     /// The last failure that was logged, and when.
     last_failure: Option<(String, Instant)>,
 }
@@ -198,7 +202,18 @@ impl Engine {
         self.act_on_jobs(actions, None).await?;
         self.note_progress().await?;
         self.renew_certificate(now).await?;
+        self.give_memory_back(now);
         self.on_session(SessionEvent::Tick).await
+    }
+
+    /// Once after each start and each job, when it has been quiet for a while.
+    fn give_memory_back(&mut self, now: Instant) {
+        if self.worker.is_none() && self.memory_due.is_some_and(|due| due <= now) {
+            self.memory_due = None;
+            if let Err(error) = resident::give_back() {
+                debug!("no memory is given back: {error}");
+            }
+        }
     }
 
     /// A session may last longer than the certificate that it was opened with: it is left in time
@@ -333,6 +348,9 @@ impl Engine {
 
 /// How often the loop turns if nothing happens.
 const PULSE: Duration = Duration::from_secs(1);
+
+/// Whoever is about to be busy again is so by then.
+const QUIET: Duration = Duration::from_secs(3);
 
 /// Certificates are good for days.
 const RENEWAL_INTERVAL: Duration = Duration::from_secs(3600);

@@ -9,7 +9,7 @@ use ce_proto::v1;
 use tracing::{info, warn};
 
 use super::super::offer;
-use super::{Engine, EngineError, Worker};
+use super::{Engine, EngineError, QUIET, Worker};
 use crate::job::commit_note::{CommitNotes, Fate};
 use crate::job::machine::{JobAction, JobEvent, Letter, Offer, Reconsidered};
 use crate::job::{ErrorCode, Job, JobError, Watch, driver};
@@ -35,6 +35,7 @@ impl Engine {
 
     pub(super) async fn on_ended(&mut self, mut job: Job) -> Result<(), EngineError> {
         let worker = self.worker.take();
+        self.memory_due = Some(Instant::now() + QUIET);
         if worker.is_some_and(|worker| worker.is_resumed)
             && let Some(error) = &mut job.error
             && error.code == ErrorCode::OutputExists
