@@ -28,9 +28,10 @@ check_dependencies() {
 }
 
 check_tests() {
-    # The program under test is built once, and not by every test anew.
+    # The programs under test are built once, and not by every test anew.
     cargo build --quiet --workspace --locked &&
-        CE_AGENT=$PWD/target/debug/ce-agent cargo test --quiet --workspace --all-targets --no-fail-fast --locked
+        CE_AGENT=$PWD/target/debug/ce-agent CE_REFERENCE_CONNECTOR=$PWD/target/debug/ce-connector \
+            cargo test --quiet --workspace --all-targets --no-fail-fast --locked
 }
 
 # Block devices can only be made by root, on a kernel that has loop devices.

@@ -24,6 +24,7 @@ demo | mtools          | mcopy
 demo | ntfs-3g         | mkntfs
 test | ntfs-3g         | ntfscp
 test | bzip2           | bunzip2
+test | chromium        | chromium
 test | e2fsprogs       | mke2fs
 test | fdisk           | sfdisk
 test | g++             | c++

@@ -83,11 +83,29 @@ pub fn ce_agent<A: AsRef<OsStr>>(arguments: impl IntoIterator<Item = A>) -> Resu
     Ok(Invocation::new(binary()?, arguments))
 }
 
+/// A call of `ce-connector`, the Connector of the tests, with these arguments.
+pub fn ce_connector<A: AsRef<OsStr>>(arguments: impl IntoIterator<Item = A>) -> Result<Invocation> {
+    Ok(Invocation::new(connector_binary()?, arguments))
+}
+
 /// The path of the program under test: `$CE_AGENT`, or the one of the same build profile, which is
 /// brought up to date first.
 pub fn binary() -> Result<&'static Path> {
-    static BINARY: OnceLock<std::result::Result<PathBuf, String>> = OnceLock::new();
-    match BINARY.get_or_init(|| find_binary().map_err(|error| format!("{error:#}"))) {
+    static BINARY: Found = Found::new();
+    found(&BINARY, "ce-agent", "CE_AGENT")
+}
+
+/// The path of the Connector of the tests, found in the same way: `$CE_REFERENCE_CONNECTOR`.
+pub fn connector_binary() -> Result<&'static Path> {
+    static BINARY: Found = Found::new();
+    found(&BINARY, "ce-connector", "CE_REFERENCE_CONNECTOR")
+}
+
+type Found = OnceLock<std::result::Result<PathBuf, String>>;
+
+fn found(binary: &'static Found, name: &str, variable: &str) -> Result<&'static Path> {
+    let find = || find_binary(name, variable).map_err(|error| format!("{error:#}"));
+    match binary.get_or_init(find) {
         Ok(path) => Ok(path),
         Err(error) => bail!("{error}"),
     }
@@ -297,12 +315,12 @@ impl Cost {
     }
 }
 
-fn find_binary() -> Result<PathBuf> {
-    if let Some(path) = env::var_os("CE_AGENT") {
+fn find_binary(name: &str, variable: &str) -> Result<PathBuf> {
+    if let Some(path) = env::var_os(variable) {
         let path = PathBuf::from(path);
         ensure!(
             path.is_file(),
-            "$CE_AGENT names {}, which is no file",
+            "${variable} names {}, which is no file",
             path.display()
         );
         return Ok(path);
@@ -317,16 +335,16 @@ fn find_binary() -> Result<PathBuf> {
     };
     let profile = profile.context("a target folder without a parent")?;
     let mut cargo = Command::new(env::var_os("CARGO").unwrap_or_else(|| "cargo".into()));
-    cargo.args(["build", "--quiet", "--locked", "--bin", "ce-agent"]);
+    cargo.args(["build", "--quiet", "--locked", "--bin", name]);
     if profile.ends_with("release") {
         cargo.arg("--release");
     }
     cargo.current_dir(concat!(env!("CARGO_MANIFEST_DIR"), "/.."));
     let status = cargo
         .status()
-        .context("can't start cargo to build ce-agent")?;
+        .with_context(|| format!("can't start cargo to build {name}"))?;
     ensure!(status.success(), "{cargo:?}: {status}");
-    let binary = profile.join("ce-agent");
+    let binary = profile.join(name);
     ensure!(binary.is_file(), "cargo built no {}", binary.display());
     Ok(binary)
 }

@@ -82,6 +82,10 @@ pub const XORRISO: Tool = Tool::new("xorriso", "xorriso");
 pub const WIXL: Tool = Tool::new("wixl", "wixl");
 /// `msibuild`.
 pub const MSIBUILD: Tool = Tool::new("msibuild", "msitools");
+/// `chromium`.
+pub const CHROMIUM: Tool = Tool::new("chromium", "chromium");
+/// `mkfifo`.
+pub const MKFIFO: Tool = Tool::new("mkfifo", "coreutils");
 /// `cp`.
 pub const CP: Tool = Tool::new("cp", "coreutils");
 

@@ -14,7 +14,7 @@ use ce_tests::tool::{
 use serde_json::Value;
 use tempfile::TempDir;
 
-use crate::guest::{DISK, Guest, PARTITION};
+use crate::guest::{DISK, Draft, Guest, PARTITION, program};
 
 const SIZE: u64 = 300 * MIB;
 const ESP: u64 = 40 * MIB;
@@ -151,6 +151,28 @@ const WINDOWS: Place = Place {
     start: MIB + ESP,
     length: SIZE - ESP - 2 * MIB,
 };
+
+/// A Windows on Azure with the target device software.
+pub fn streamable() -> Draft {
+    let mut draft = Draft::windows();
+    draft.install_drivers_of(Platform::Azure);
+    for (name, image) in [
+        ("bnistack", "bnistack6.sys"),
+        ("cvhdmp", "CVhdMp.sys"),
+        ("cfsdep2", "CfsDep2.sys"),
+    ] {
+        draft.service(name, 1, 0, image, "");
+    }
+    draft
+}
+
+/// The guest with the loader that a prepare puts where firmware without a boot entry looks.
+pub fn with_loader(draft: Draft) -> Guest {
+    let mut guest = draft.guest();
+    let loader = r"EFI\Boot\bootx64.efi".to_owned();
+    guest.boot.insert(loader, program(0x8664));
+    guest
+}
 
 /// Makes the disk of a guest, with the GUIDs that its boot configuration names.
 pub fn make(guest: &Guest, path: &Path) -> Result<()> {

@@ -15,9 +15,8 @@ use ce_tests::tool::{QEMU_IMG, text};
 use rustix::process::Signal;
 use serde_json::{Value, json};
 
-use crate::disk::{Bench, artifacts};
+use crate::disk::{Bench, artifacts, streamable};
 use crate::guest::Draft;
-use crate::publish::streamable;
 use crate::share::{PASSWORD, Server, Setup};
 
 const IMAGE: &str = "golden.vhdx";

@@ -10,8 +10,8 @@ use ce_tests::pattern::MIB;
 use ce_tests::tool::{QEMU_IMG, text};
 use serde_json::{Value, json};
 
-use crate::disk::{Bench, artifacts, hivexsh, ntfs_file};
-use crate::guest::{Draft, Guest, program};
+use crate::disk::{Bench, artifacts, hivexsh, ntfs_file, streamable, with_loader};
+use crate::guest::Draft;
 
 #[test]
 fn a_disk_with_the_target_device_software_is_published_as_pvs_wants_it() -> Result<()> {
@@ -222,28 +222,6 @@ fn a_request_to_publish_says_the_same() -> Result<()> {
         text(&bench.path("golden.vhdx"))?,
     ])?;
     Ok(())
-}
-
-/// A Windows on Azure with the target device software.
-pub fn streamable() -> Draft {
-    let mut draft = Draft::windows();
-    draft.install_drivers_of(Platform::Azure);
-    for (name, image) in [
-        ("bnistack", "bnistack6.sys"),
-        ("cvhdmp", "CVhdMp.sys"),
-        ("cfsdep2", "CfsDep2.sys"),
-    ] {
-        draft.service(name, 1, 0, image, "");
-    }
-    draft
-}
-
-/// The guest with the loader that a prepare puts where firmware without a boot entry looks.
-fn with_loader(draft: Draft) -> Guest {
-    let mut guest = draft.guest();
-    let loader = r"EFI\Boot\bootx64.efi".to_owned();
-    guest.boot.insert(loader, program(0x8664));
-    guest
 }
 
 fn refused(run: &Finished, expected: &[&str]) -> Result<()> {
