@@ -225,6 +225,13 @@ impl HiveSet {
         })
     }
 
+    /// Takes a hive out of the set.
+    pub fn take(&mut self, name: HiveName) -> Option<LoadedHive> {
+        let is_it = |(other, hive): &(HiveName, Result<_, _>)| *other == name && hive.is_ok();
+        let index = self.hives.iter().position(is_it)?;
+        self.hives.remove(index).1.ok()
+    }
+
     /// All that were asked for.
     pub fn all(&self) -> impl Iterator<Item = (HiveName, Result<&LoadedHive, &HiveProblem>)> {
         self.hives.iter().map(|(name, hive)| (*name, hive.as_ref()))

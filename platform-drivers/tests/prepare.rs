@@ -112,7 +112,7 @@ fn a_target_without_its_driver_is_refused_with_the_hardware_id_and_where_to_get_
         guest.with(&preparation, |machine| {
             let refused = ce_platform::apply::apply(
                 &plan,
-                machine.hives,
+                guest.hives(),
                 machine.volume,
                 None,
                 prepare::guest::NOW,

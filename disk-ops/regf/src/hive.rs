@@ -163,6 +163,11 @@ impl Hive {
         &self.bytes
     }
 
+    /// The same bytes, for a hive that is not needed any more.
+    pub fn into_bytes(self) -> Vec<u8> {
+        self.bytes
+    }
+
     pub(crate) fn layout(&self) -> &Layout {
         &self.layout
     }

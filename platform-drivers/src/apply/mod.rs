@@ -120,14 +120,14 @@ pub enum ApplyError {
 /// Carries out `plan` in memory. `now` becomes the time of the keys and hives that change.
 ///
 /// The hives have to be those that were planned with, with their logs applied; a hive that is dirty
-/// still is refused.
+/// still is refused. They are used up, as the largest are too large to be in memory twice.
 ///
 /// # Errors
 ///
 /// [`ApplyError`]. Nothing outside of memory has changed in any case.
 pub fn apply(
     plan: &EditPlan,
-    hives: &HiveSet,
+    mut hives: HiveSet,
     volume: &dyn WindowsVolume,
     boot: Option<BootVolume<'_>>,
     now: FileTime,
@@ -144,8 +144,8 @@ pub fn apply(
             }
             _ => None,
         });
-        if let Some(loaded) = hives.hive(name) {
-            let changed = changed(name.file(), &loaded.hive, edits, now)?;
+        if let Some(loaded) = hives.take(name) {
+            let changed = changed(name.file(), loaded.hive, edits, now)?;
             write_hive(&mut files.windows, volume, &loaded.path, changed)?;
         }
     }
@@ -154,7 +154,7 @@ pub fn apply(
             Change::BootStore { key, change, .. } => Some((key.as_str(), change, &edit.change)),
             _ => None,
         });
-        let changed = changed("BCD", boot.store, edits, now)?;
+        let changed = changed("BCD", boot.store.clone(), edits, now)?;
         write_hive(&mut files.boot, boot.volume, &BCD.parse()?, changed)?;
     }
     for edit in plan.to_do() {
@@ -199,15 +199,15 @@ pub(crate) fn hive_with(
     });
     let name = loaded.path.file_name().unwrap_or_default();
     let mut files = Vec::new();
-    let changed = changed(name, &loaded.hive, edits, now)?;
+    let changed = changed(name, loaded.hive.clone(), edits, now)?;
     write_hive(&mut files, volume, &loaded.path, changed)?;
     Ok(files)
 }
 
-/// A copy of the hive with the edits, saved and checked; `None` when there are none.
+/// The hive with the edits, saved and checked; `None` when there are none.
 fn changed<'p>(
     name: &str,
-    hive: &Hive,
+    mut hive: Hive,
     edits: impl Iterator<Item = (&'p str, &'p RegistryEditKind, &'p Change)>,
     now: FileTime,
 ) -> Result<Option<(Vec<u8>, LogFate)>, ApplyError> {
@@ -220,7 +220,6 @@ fn changed<'p>(
         change: change.to_string(),
         source,
     };
-    let mut hive = hive.clone();
     let before = damage(&hive.check());
     let mut editor: HiveEditor<'_> = hive.edit(now).map_err(|error| failed(&"editing", error))?;
     for (key, kind, change) in edits {
@@ -231,15 +230,17 @@ fn changed<'p>(
             return Err(ApplyError::PlanIsStale { change });
         }
     }
-    let saved = hive.save(now).map_err(|error| failed(&"saving", error))?;
-    let (bytes, logs) = (saved.bytes.to_vec(), saved.logs);
+    let logs = hive
+        .save(now)
+        .map_err(|error| failed(&"saving", error))?
+        .logs;
     // What was broken before may stay so; nothing may be broken anew.
     let after = damage(&hive.check());
     if let Some(finding) = after.into_iter().find(|finding| !before.contains(finding)) {
         let hive = name.to_owned();
         return Err(ApplyError::Damaged { hive, finding });
     }
-    Ok(Some((bytes, logs)))
+    Ok(Some((hive.into_bytes(), logs)))
 }
 
 fn damage(report: &CheckReport) -> Vec<String> {

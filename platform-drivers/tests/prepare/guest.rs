@@ -648,7 +648,7 @@ impl Guest {
     pub fn prepared(&self, preparation: &Preparation<'_>) -> (EditPlan, PreparedFiles) {
         self.with(preparation, |machine| {
             let plan = plan(machine).unwrap();
-            let files = apply(&plan, machine.hives, machine.volume, machine.boot, NOW);
+            let files = apply(&plan, self.hives(), machine.volume, machine.boot, NOW);
             (plan, files.unwrap())
         })
     }

@@ -5,16 +5,17 @@ use ce_disk::partition::{ContentKind, DiskId, Partition, PartitionTable};
 use ce_disk::units::{ByteCount, ByteOffset};
 use ce_disk::volume::ntfs::write::ShortNames;
 use ce_disk::volume::{FatVolume, NtfsVolume, VolumeError, WinPath, WindowsVolume, find_windows};
+use ce_platform::apply::{PreparedFiles, apply};
 use ce_platform::catalog::Preparation;
 use ce_platform::hives::{HiveName, HiveSet, LoadedHive};
 use ce_platform::inspect::Inspection;
-use ce_platform::plan::{BCD, BootVolume, JobOptions, Machine};
+use ce_platform::plan::{BCD, BootVolume, EditPlan, JobOptions, Machine};
 use ce_platform::proof::{BootSubject, Proof, Subject};
 use ce_platform::streaming::{self, Fitness, Requirements, StreamPlatform, fitness};
 use ce_regf::FileTime;
 use uuid::Uuid;
 
-use super::super::failure::volume_failed;
+use super::super::failure::{apply_failed, volume_failed};
 use super::super::{ErrorCode, JobError};
 use super::Bundle;
 
@@ -150,7 +151,7 @@ pub(in crate::job) struct Guest<'d> {
     pub(super) volume: NtfsVolume<Window<&'d dyn BlockRead>>,
     pub(super) hives: HiveSet,
     pub(super) inspection: Inspection,
-    pub(super) boot: Option<Boot<'d>>,
+    boot: Option<Boot<'d>>,
 }
 
 /// The EFI system partition.
@@ -160,7 +161,7 @@ pub(super) struct Boot<'d> {
 }
 
 impl Boot<'_> {
-    pub(super) fn as_volume(&self) -> BootVolume<'_> {
+    fn as_volume(&self) -> BootVolume<'_> {
         BootVolume {
             volume: &self.volume,
             store: &self.store.hive,
@@ -187,6 +188,17 @@ impl<'d> Guest<'d> {
             hives,
             boot: boot.transpose()?,
         })
+    }
+
+    /// The files that are to be written. The hives are used up, so that they are in memory once.
+    pub(super) fn carry_out(
+        self,
+        plan: &EditPlan,
+        now: FileTime,
+    ) -> Result<PreparedFiles, JobError> {
+        let boot = self.boot.as_ref().map(Boot::as_volume);
+        let files = apply(plan, self.hives, &self.volume, boot, now);
+        files.map_err(|error| apply_failed(&error))
     }
 
     pub(super) fn place(&self) -> Place {

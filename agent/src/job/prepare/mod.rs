@@ -30,7 +30,6 @@ use ce_disk::progress::Progress;
 use ce_disk::scratch::ScratchFolder;
 use ce_disk::transaction::Transaction;
 use ce_disk::units::ByteCount;
-use ce_platform::apply::{PreparedFiles, apply};
 use ce_platform::bundle::{Found, Installer, installers_in, packages_in};
 use ce_platform::catalog::{Catalog, Preparation};
 use ce_platform::plan::{ChangeLine, EditPlan, plan};
@@ -43,8 +42,8 @@ use super::commit_note::Ending;
 use super::execute::{Phase, Watch};
 use super::export::Control;
 use super::failure::{
-    apply_failed, begin_failed, cancelled, commit_failed, driver_blocker, gpt_write_failed,
-    plan_failed, read_failed, scratch_failed, windows_blocker, writable_failed,
+    begin_failed, cancelled, commit_failed, driver_blocker, gpt_write_failed, plan_failed,
+    read_failed, scratch_failed, windows_blocker, writable_failed,
 };
 use super::inspect::inspect_disk;
 use super::inspection::Inspection;
@@ -310,19 +309,9 @@ impl<'j> Desk<'j> {
             preparation,
             plan,
         } = self.plan(spec, overlay)?;
-        let (files, short_names) = self.timed(Phase::Apply, |desk| {
-            let applied = apply(
-                &plan,
-                &guest.hives,
-                &guest.volume,
-                guest.boot.as_ref().map(guest::Boot::as_volume),
-                desk.now,
-            );
-            let files: PreparedFiles = applied.map_err(|error| apply_failed(&error))?;
-            Ok((files, guest.short_names()))
-        })?;
         let place = guest.place();
-        drop(guest);
+        let short_names = guest.short_names();
+        let files = self.timed(Phase::Apply, |desk| guest.carry_out(&plan, desk.now))?;
         let is_changed = !files.is_empty() || !self.groundwork.is_empty();
         if !files.is_empty() {
             let cancel = self.watch.cancel.clone();
