@@ -943,67 +943,6 @@ fn two_daemons_do_not_share_a_state() -> Result<()> {
     Ok(())
 }
 
-#[test]
-fn an_idle_agent_needs_next_to_nothing() -> Result<()> {
-    let desk = Desk::new(MIB)?;
-    let connector = Connector::start(&desk.authority)?;
-    desk.configure(&[connector.address.to_string()], "")?;
-    let agent = desk.agent()?;
-    let (mut session, _) = connector.greeted(SOON)?;
-    let mut wait = |time| -> Result<()> {
-        let begun = Instant::now();
-        while begun.elapsed() < time {
-            if let Some(message) = session.next_within(Duration::from_secs(1))
-                && matches!(message.body, Some(Told::Heartbeat(_)))
-            {
-                session.ack(0)?;
-            }
-        }
-        Ok(())
-    };
-    // It gives back what only its start has needed.
-    wait(Duration::from_secs(6))?;
-    let (_, _, before) = usage(&agent)?;
-    let begun = Instant::now();
-    wait(Duration::from_secs(15))?;
-    let (memory, own, after) = usage(&agent)?;
-    let share = (after - before) as f64 / 100.0 / begun.elapsed().as_secs_f64();
-    println!(
-        "idle: {} KiB resident, {} KiB of its own, {:.3} % of a processor",
-        memory >> 10,
-        own >> 10,
-        share * 100.0
-    );
-    ensure!(own <= 12 * MIB, "{} KiB of its own", own >> 10);
-    // Pages of libraries that belong to someone else are not given back.
-    if rustix::process::geteuid().is_root() {
-        ensure!(memory <= 20 * MIB, "{} KiB", memory >> 10);
-    }
-    // The kernel counts hundredths of a second: two of them in 15 s are 0.13 %.
-    ensure!(after - before <= 3, "{} ticks", after - before);
-    stopped(agent)?;
-    Ok(())
-}
-
-/// Of a process: resident memory, where pages that others have as well count in part, and how much of it
-/// is no file's, in bytes; processor time in ticks.
-fn usage(agent: &Running) -> Result<(u64, u64, u64)> {
-    let folder = format!("/proc/{}", agent.id());
-    // Other agents at the same time keep pages of the libraries in memory.
-    let rollup = fs::read_to_string(format!("{folder}/smaps_rollup"))?;
-    let kib = |name: &str| -> Result<u64> {
-        let line = rollup.lines().find_map(|line| line.strip_prefix(name));
-        let number = line.and_then(|line| line.split_whitespace().next());
-        Ok(number.with_context(|| format!("no {name}"))?.parse()?)
-    };
-    let (resident, own) = (kib("Pss:")?, kib("Pss_Anon:")?);
-    let stat = fs::read_to_string(format!("{folder}/stat"))?;
-    let fields = stat.rsplit(')').next().context("no fields")?;
-    let ticks = fields.split_whitespace().skip(11).take(2);
-    let ticks: u64 = ticks.map(|ticks| ticks.parse::<u64>().unwrap_or(0)).sum();
-    Ok((resident << 10, own << 10, ticks))
-}
-
 /// Ends an agent and gives what it said.
 fn stopped(agent: Running) -> Result<String> {
     agent.signal(Signal::TERM)?;

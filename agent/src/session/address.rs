@@ -159,8 +159,8 @@ mod tests {
         ] {
             assert!(text.parse::<Address>().is_err(), "{text:?}");
         }
-        let error = HostPort::proxy("http://me:pass@p:1").unwrap_err();
-        assert!(!error.to_string().contains("pass"));
+        let error = HostPort::proxy("http://me:s3cret@p:1").unwrap_err();
+        assert!(!error.to_string().contains("s3cret"));
         assert!(HostPort::proxy("p").is_err());
     }
 }
