@@ -5,7 +5,7 @@
 
 #![no_main]
 
-use std::io::{Cursor, Read};
+use std::io::Cursor;
 
 use arbitrary::Arbitrary;
 use ce_platform::bundle::cabinet::{Cabinet, CabinetError, CabinetFile, CabinetLimits};
