@@ -12,7 +12,7 @@ use ce_disk::units::ByteCount;
 use tracing::{info, warn};
 
 use super::commit_note::CommitNotes;
-use super::export::export_disk;
+use super::export::{Control, export_disk};
 use super::failure::{export_failed, open_failed};
 use super::inspect::inspect_disk;
 use super::prepare::{convert_disk, prepare_and_publish_disk, prepare_disk};
@@ -221,12 +221,27 @@ fn work(
     let disk = open(&spec.disk)?;
     watch.begin(disk.size());
     let started = Instant::now();
+    let (path, mut at_once) = (&spec.disk.path, Control::at_once(watch));
     match &spec.work {
         Work::Export(export) => {
-            export_disk(spec, disk.as_ref(), export, watch, artifacts, warnings)?;
+            export_disk(
+                &mut at_once,
+                path,
+                disk.as_ref(),
+                export,
+                artifacts,
+                warnings,
+            )?;
         }
         Work::Publish(publish) => {
-            publish_disk(spec, disk.as_ref(), publish, watch, artifacts, warnings)?;
+            publish_disk(
+                &mut at_once,
+                path,
+                disk.as_ref(),
+                publish,
+                artifacts,
+                warnings,
+            )?;
         }
         // Done above: one needs no disk, the others open it in their own way.
         Work::ConvertToUefi(_)

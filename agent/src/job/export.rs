@@ -15,7 +15,7 @@ use ce_disk::volume::FreeSpaceMask;
 use super::destination::Destination;
 use super::execute::Watch;
 use super::failure::{export_failed, mask_failed, read_failed, sink_failed};
-use super::spec::{ExportSpec, JobSpec};
+use super::spec::ExportSpec;
 use super::{Artifacts, JobError, share};
 
 /// What an export has to tell beside its report.
@@ -85,29 +85,9 @@ impl<'w> Control<'w> {
     }
 }
 
-/// Writes the disk as an image.
-pub(super) fn export_disk(
-    job: &JobSpec,
-    disk: &dyn BlockRead,
-    spec: &ExportSpec,
-    watch: &Watch,
-    artifacts: &mut Artifacts,
-    warnings: &mut Vec<String>,
-) -> Result<(), JobError> {
-    let mut control = Control::at_once(watch);
-    export_when(
-        &mut control,
-        &job.disk.path,
-        disk,
-        spec,
-        artifacts,
-        warnings,
-    )
-}
-
 /// Writes what `disk` reads, the content of the disk at `path`, as an image, which gets its name when the
 /// condition of `control` holds.
-pub(super) fn export_when(
+pub(super) fn export_disk(
     control: &mut Control<'_>,
     path: &Path,
     disk: &dyn BlockRead,

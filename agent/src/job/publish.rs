@@ -18,37 +18,16 @@ use ce_platform::catalog::Catalog;
 use ce_platform::streaming::{self, Requirements, StreamPlatform, Unfit};
 use ce_platform::{Platform, preflight};
 
-use super::execute::Watch;
-use super::export::{Control, export_when};
+use super::export::{Control, export_disk};
 use super::failure::{read_failed, volume_failed, windows_blocker};
 use super::inspect::inspect_disk;
 use super::prepare::{guest, not_uefi};
-use super::spec::{JobSpec, PublishSpec};
+use super::spec::PublishSpec;
 use super::{Artifacts, ErrorCode, FoundBlocker, JobError};
 
-/// Writes the disk as an image to be streamed, if it can be.
-pub(super) fn publish_disk(
-    job: &JobSpec,
-    disk: &dyn BlockRead,
-    spec: &PublishSpec,
-    watch: &Watch,
-    artifacts: &mut Artifacts,
-    warnings: &mut Vec<String>,
-) -> Result<(), JobError> {
-    let mut control = Control::at_once(watch);
-    publish_when(
-        &mut control,
-        &job.disk.path,
-        disk,
-        spec,
-        artifacts,
-        warnings,
-    )
-}
-
 /// Writes what `disk` reads, the content of the disk at `path`, as an image to be streamed, which gets its
-/// name when the condition of `control` holds.
-pub(super) fn publish_when(
+/// name when the condition of `control` holds. Nothing is written if it cannot be streamed.
+pub(super) fn publish_disk(
     control: &mut Control<'_>,
     path: &Path,
     disk: &dyn BlockRead,
@@ -60,7 +39,7 @@ pub(super) fn publish_when(
     expect_streamable(path, disk, spec.platform, artifacts, warnings)?;
     artifacts.took("fitness", started.elapsed());
     let started = Instant::now();
-    export_when(control, path, disk, &spec.image, artifacts, warnings)?;
+    export_disk(control, path, disk, &spec.image, artifacts, warnings)?;
     artifacts.took("export", started.elapsed());
     let image = spec.image.destination.image_name().unwrap_or_default();
     artifacts.registration = Some(format!(

@@ -47,7 +47,7 @@ use super::failure::{
 };
 use super::inspect::inspect_disk;
 use super::inspection::Inspection;
-use super::publish::publish_when;
+use super::publish::publish_disk;
 use super::spec::{
     ConvertSpec, DiskSpec, KnownHash, PrepareAndPublishSpec, PrepareSpec, PublishSpec,
 };
@@ -294,7 +294,7 @@ impl<'j> Desk<'j> {
                 condition: Box::new(|| check.wait().map(drop)),
             };
             let path = &desk.disk.path;
-            publish_when(&mut control, path, overlay, spec, desk.artifacts, warnings)
+            publish_disk(&mut control, path, overlay, spec, desk.artifacts, warnings)
         })
     }
 
