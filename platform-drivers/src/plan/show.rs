@@ -27,6 +27,19 @@ pub struct ChangeLine {
     pub why: Option<String>,
 }
 
+impl ChangeLine {
+    /// A change that is made, of the item `id`.
+    pub fn done(id: &str, title: String, reason: impl Into<String>) -> Self {
+        Self {
+            id: id.to_owned(),
+            title,
+            outcome: "done",
+            reason: reason.into(),
+            why: None,
+        }
+    }
+}
+
 impl EditPlan {
     /// The plan in words, in the order in which it is carried out.
     pub fn changes(&self) -> Vec<ChangeLine> {

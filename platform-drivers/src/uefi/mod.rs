@@ -160,7 +160,8 @@ impl BiosWindows<'_> {
             boot: boot_files.read(self.volume)?,
             ..PreparedFiles::default()
         };
-        let mut changes = vec![line(
+        let mut changes = vec![ChangeLine::done(
+            ITEM,
             format!(
                 "EFI system partition: {} boot files from {}\\Boot",
                 files.boot.len(),
@@ -177,12 +178,13 @@ impl BiosWindows<'_> {
         let reason =
             "the boot manager of UEFI has a store of its own, and names partitions by GUID";
         let title = format!("EFI system partition: {BCD} made anew, {found}");
-        changes.push(line(title, reason));
+        changes.push(ChangeLine::done(ITEM, title, reason));
         if !store.old.has_recovery() {
             changes.push(ChangeLine {
                 outcome: "skipped",
                 why: Some("no recovery loader on this disk in the old store".into()),
-                ..line(
+                ..ChangeLine::done(
+                    ITEM,
                     "entry of the recovery environment".into(),
                     "after the first boot, reagentc /enable makes it",
                 )
@@ -237,16 +239,6 @@ impl BiosWindows<'_> {
             loader: places.loader,
             resume: places.resume,
         }
-    }
-}
-
-fn line(title: String, reason: &str) -> ChangeLine {
-    ChangeLine {
-        id: ITEM.into(),
-        title,
-        outcome: "done",
-        reason: reason.into(),
-        why: None,
     }
 }
 

@@ -34,13 +34,11 @@ pub(super) fn rename(
     let Some(renamed) = renamed(&text, places) else {
         return Ok(None);
     };
-    let line = ChangeLine {
-        id: ITEM.into(),
-        title: format!("{path}: the recovery environment is on the GPT disk"),
-        outcome: "done",
-        reason: "reagentc finds it by the GUID of the disk, no more by the signature".into(),
-        why: None,
-    };
+    let line = ChangeLine::done(
+        ITEM,
+        format!("{path}: the recovery environment is on the GPT disk"),
+        "reagentc finds it by the GUID of the disk, no more by the signature",
+    );
     let content = Content::Written(renamed.into_bytes());
     Ok(Some((FileChange { path, content }, line)))
 }

@@ -37,13 +37,9 @@ pub(super) fn rename(
             })
         })
         .collect();
-    let lines = edits.iter().map(|change| ChangeLine {
-        id: ITEM.into(),
-        title: title(change),
-        outcome: "done",
-        reason: change.reason().to_string(),
-        why: None,
-    });
+    let lines = edits
+        .iter()
+        .map(|change| ChangeLine::done(ITEM, title(change), change.reason().to_string()));
     let files = hive_with(system, volume, &edits, now)?;
     Ok((files, lines.collect()))
 }

@@ -379,12 +379,10 @@ impl<'j> Desk<'j> {
             return Ok(());
         }
         let moved = move_backup_to_end(overlay).map_err(|error| gpt_write_failed(&error))?;
-        self.groundwork.extend(moved.map(|moved| ChangeLine {
-            id: "backup-gpt".into(),
-            title: format!("backup GPT: from {} to {}", moved.from, moved.to),
-            outcome: "done",
-            reason: "the disk has grown; Windows sees the new room only before the backup".into(),
-            why: None,
+        self.groundwork.extend(moved.map(|moved| {
+            let title = format!("backup GPT: from {} to {}", moved.from, moved.to);
+            let reason = "the disk has grown; Windows sees the new room only before the backup";
+            ChangeLine::done("backup-gpt", title, reason)
         }));
         Ok(())
     }

@@ -197,7 +197,11 @@ fn no_efi_system() -> JobError {
 /// What becomes of the table, in words.
 fn table_changes(converted: &ConversionPlan) -> Vec<ChangeLine> {
     let reason = "UEFI starts what is on the EFI system partition of a GPT disk";
-    let mut lines = vec![line("partition table: GPT in place of MBR".into(), reason)];
+    let mut lines = vec![ChangeLine::done(
+        ITEM,
+        "partition table: GPT in place of MBR".into(),
+        reason,
+    )];
     for (number, partition) in (1..).zip(&converted.partitions) {
         let (start, length) = (partition.start, partition.length);
         let from = partition.old_number;
@@ -216,19 +220,9 @@ fn table_changes(converted: &ConversionPlan) -> Vec<ChangeLine> {
                 format!("partition {number} at {start}, {length:#}: kept as it is")
             }
         };
-        lines.push(line(title, reason));
+        lines.push(ChangeLine::done(ITEM, title, reason));
     }
     lines
-}
-
-fn line(title: String, reason: &str) -> ChangeLine {
-    ChangeLine {
-        id: ITEM.into(),
-        title,
-        outcome: "done",
-        reason: reason.into(),
-        why: None,
-    }
 }
 
 /// Why a disk cannot be converted, and what to do about it.
