@@ -3,6 +3,7 @@
 //! The plans stand in `tests/snapshots/plans`, to be reviewed like code.
 
 mod prepare {
+    #[expect(dead_code, reason = "the rest serves tests of disks")]
     pub mod guest;
     pub mod model;
 }

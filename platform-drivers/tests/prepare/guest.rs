@@ -342,6 +342,17 @@ impl Draft {
         self.system = kept;
     }
 
+    /// The target device software of Provisioning.
+    pub fn install_provisioning(&mut self) {
+        for (name, image) in [
+            ("bnistack", "bnistack6.sys"),
+            ("cvhdmp", "CVhdMp.sys"),
+            ("cfsdep2", "CfsDep2.sys"),
+        ] {
+            self.service(name, 1, 0, image, "");
+        }
+    }
+
     /// What a platform leaves behind, all of it.
     pub fn came_from(&mut self, from: Platform) {
         for item in catalog().removal(from) {

@@ -67,9 +67,7 @@ impl Bench {
         draft.install_drivers_of(Platform::Azure);
         match layout.is_streamed {
             true => {
-                for (name, image) in OF_PROVISIONING {
-                    draft.service(name, 1, 0, image, "");
-                }
+                draft.install_provisioning();
                 draft.came_from(Platform::Azure);
             }
             false => draft.came_from(Platform::Vsphere),
@@ -282,13 +280,6 @@ pub fn as_stored(guid: &str) -> Result<String> {
     let bytes: Vec<String> = bytes.iter().map(|byte| format!("{byte:02x}")).collect();
     Ok(bytes.join(","))
 }
-
-/// What streaming needs of the target device software.
-const OF_PROVISIONING: [(&str, &str); 3] = [
-    ("bnistack", "bnistack6.sys"),
-    ("cvhdmp", "CVhdMp.sys"),
-    ("cfsdep2", "CfsDep2.sys"),
-];
 
 const WINDOWS: u64 = 160;
 const RECOVERY: u64 = 16;

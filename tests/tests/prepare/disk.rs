@@ -156,13 +156,7 @@ const WINDOWS: Place = Place {
 pub fn streamable() -> Draft {
     let mut draft = Draft::windows();
     draft.install_drivers_of(Platform::Azure);
-    for (name, image) in [
-        ("bnistack", "bnistack6.sys"),
-        ("cvhdmp", "CVhdMp.sys"),
-        ("cfsdep2", "CfsDep2.sys"),
-    ] {
-        draft.service(name, 1, 0, image, "");
-    }
+    draft.install_provisioning();
     draft
 }
 

@@ -30,13 +30,7 @@ impl StreamedGuest {
         let mut draft = Draft::windows();
         draft.install_drivers_of(Platform::Azure);
         draft.came_from(Platform::Azure);
-        for (name, image) in [
-            ("bnistack", "bnistack6.sys"),
-            ("cvhdmp", "CVhdMp.sys"),
-            ("cfsdep2", "CfsDep2.sys"),
-        ] {
-            draft.service(name, 1, 0, image, "");
-        }
+        draft.install_provisioning();
         let guest = draft.guest();
         let guest = LargeGuest::of(&guest, "streamed.raw", kept, folder)?;
         Ok(Self(guest))
