@@ -218,6 +218,20 @@ impl Running {
         kill_process(id, signal).context("sending a signal")
     }
 
+    /// Asks it to end, which has to go well, and gives what it said.
+    pub fn stop(self) -> Result<String> {
+        self.signal(Signal::TERM)?;
+        let run = self.finish()?;
+        ensure!(
+            run.status.code() == Some(0),
+            "{}: {}",
+            run.status,
+            run.stderr
+        );
+        ensure!(!run.stderr.contains("panicked"), "{}", run.stderr);
+        Ok(run.stderr)
+    }
+
     /// Waits for its end; past the time limit it is killed and this fails.
     pub fn finish(mut self) -> Result<Finished> {
         let used = loop {

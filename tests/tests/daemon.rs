@@ -24,7 +24,7 @@ use ce_proto::v1::connector_message::Body;
 use ce_proto::v1::goodbye::Reason as Parting;
 use ce_proto::v1::job_finished::Status as Ended;
 use ce_proto::v1::job_rejected::Reason;
-use ce_tests::agent::{Running, ce_agent};
+use ce_tests::agent::ce_agent;
 use ce_tests::oracle;
 use ce_tests::pattern::MIB;
 use ce_tests::tool::text;
@@ -153,7 +153,7 @@ fn a_token_that_is_refused_is_told_and_not_tried_in_haste() -> Result<()> {
         let session = connector.session(SOON)?;
         session.refuse(tonic::Status::unauthenticated("the token has been used"))?;
     }
-    let said = stopped(agent)?;
+    let said = agent.stop()?;
     ensure!(said.contains("ConnectorRejected"), "{said}");
     ensure!(
         said.contains("does not know this agent: the token has been used"),
@@ -180,7 +180,7 @@ fn certificates_that_are_not_good_are_told_by_what_is_wrong_with_them() -> Resul
         desk.configure(&[connector.address.to_string()], "")?;
         let agent = desk.agent()?;
         ensure!(connector.session(Duration::from_secs(2)).is_err());
-        let said = stopped(agent)?;
+        let said = agent.stop()?;
         ensure!(said.contains(expected), "{expected}: {said}");
     }
     // The other way about: the Connector looks at the agent's.
@@ -199,7 +199,7 @@ fn certificates_that_are_not_good_are_told_by_what_is_wrong_with_them() -> Resul
         desk.certify(&own)?;
         let agent = desk.agent()?;
         ensure!(connector.session(Duration::from_secs(2)).is_err());
-        let said = stopped(agent)?;
+        let said = agent.stop()?;
         ensure!(said.contains(expected), "{expected}: {said}");
     }
     Ok(())
@@ -268,7 +268,7 @@ fn a_connector_that_breaks_the_protocol_is_left_and_told_why() -> Result<()> {
         session.hello()?;
         misdeed(&mut session)?;
         let was_left = session.is_ended_within(SOON);
-        let said = stopped(agent)?;
+        let said = agent.stop()?;
         let expected = expected.replace("never", "is the last that was sent");
         ensure!(was_left && said.contains(&expected), "{expected}: {said}");
         ensure!(!said.contains("panicked"), "{said}");
@@ -289,7 +289,7 @@ fn a_flood_of_messages_ends_the_session() -> Result<()> {
     let began = Instant::now();
     while session.ack(0).is_ok() && began.elapsed() < SOON {}
     ensure!(session.is_ended_within(SOON));
-    let said = stopped(agent)?;
+    let said = agent.stop()?;
     ensure!(said.contains("messages a second"), "{said}");
     Ok(())
 }
@@ -382,7 +382,7 @@ fn a_job_that_cannot_be_is_refused_with_every_problem() -> Result<()> {
     }
     // None of it was ever taken on.
     ensure!(fs::read_dir(desk.path("state/jobs"))?.next().is_none());
-    stopped(agent)?;
+    agent.stop()?;
     Ok(())
 }
 
@@ -411,7 +411,7 @@ fn the_same_job_is_done_once_and_another_one_has_to_wait() -> Result<()> {
     // Long after: the same answer, and not the work again.
     session.say_next(start(&job))?;
     ensure!(session.finished("a")? == finished);
-    stopped(agent)?;
+    agent.stop()?;
     Ok(())
 }
 
@@ -505,7 +505,7 @@ fn nothing_is_lost_or_done_twice_however_often_the_link_and_the_connector_go() -
     ensure!(finished.status() == Ended::Complete, "{finished:?}");
     let artifacts = finished.artifacts.context("no artifacts")?;
     ensure!(artifacts.md5_hash == Some(oracle::md5_of_file(&desk.disk())?));
-    stopped(agent)?;
+    agent.stop()?;
     Ok(())
 }
 
@@ -555,12 +555,12 @@ fn an_agent_that_is_killed_goes_on_where_it_was() -> Result<()> {
     );
     let artifacts = last.artifacts.context("no artifacts")?;
     ensure!(artifacts.md5_hash == Some(oracle::md5_of_file(&desk.disk())?));
-    stopped(agent)?;
+    agent.stop()?;
     // Acknowledged: not told again.
     let agent = desk.agent()?;
     let (_session, hello) = connector.greeted(SOON)?;
     ensure!(hello.held_jobs.is_empty(), "{:?}", hello.held_jobs);
-    stopped(agent)?;
+    agent.stop()?;
     Ok(())
 }
 
@@ -611,7 +611,7 @@ fn an_export_to_a_share_that_a_crash_cut_off_is_told_and_gone_on_with_when_sent_
     let artifacts = finished.artifacts.context("no artifacts")?;
     ensure!(artifacts.resumed_from_bytes > Some(0), "{artifacts:?}");
     ensure!(artifacts.md5_hash == Some(oracle::md5_of_file(&desk.disk())?));
-    stopped(agent)?;
+    agent.stop()?;
     Ok(())
 }
 
@@ -648,7 +648,7 @@ fn a_disk_is_prepared_at_the_command_of_the_connector() -> Result<()> {
         error.message == format!("Expected hash [{md5}] does not match provided disk"),
         "{error:?}"
     );
-    stopped(agent)?;
+    agent.stop()?;
     Ok(())
 }
 
@@ -674,7 +674,7 @@ fn an_agent_that_is_killed_while_it_prepares_leaves_the_old_disk_or_the_new_one(
         let (mut session, _) = connector.greeted(SOON)?;
         let finished = session.finished(&id)?;
         unfinished += usize::from(finished.status() != Ended::Complete);
-        stopped(agent)?;
+        agent.stop()?;
         let journals = fs::read_dir(desk.path("state"))?
             .filter_map(|entry| entry.ok()?.file_name().into_string().ok())
             .filter(|name| name.ends_with(".journal"))
@@ -744,7 +744,7 @@ fn diagnostics_come_back_over_the_session() -> Result<()> {
     // gzip, in Base64.
     let content = bundle["content"].as_str().context("no content")?;
     ensure!(content.starts_with("H4sI"), "{}", &content[..8]);
-    stopped(agent)?;
+    agent.stop()?;
     Ok(())
 }
 
@@ -758,12 +758,12 @@ fn a_proxy_is_used_and_its_refusal_is_told() -> Result<()> {
     let agent = desk.agent()?;
     let (_session, _) = connector.greeted(SOON)?;
     ensure!(proxy.tunnels() == 1, "{}", proxy.tunnels());
-    stopped(agent)?;
+    agent.stop()?;
 
     desk.configure(&["no-address.example:443".into()], &through)?;
     let agent = desk.agent()?;
     sleep(Duration::from_secs(1));
-    let said = stopped(agent)?;
+    let said = agent.stop()?;
     ensure!(said.contains("405 Only tunnels here"), "{said}");
     Ok(())
 }
@@ -782,7 +782,7 @@ fn a_proxy_that_wants_a_password_gets_it_and_nobody_else_does() -> Result<()> {
     desk.configure(&connectors, &with)?;
     let agent = desk.agent()?;
     let (_session, _) = connector.greeted(SOON)?;
-    let said = stopped(agent)?;
+    let said = agent.stop()?;
     ensure!(
         !said.contains("sesame") && !said.contains("c2VzYW1l"),
         "{said}"
@@ -793,7 +793,7 @@ fn a_proxy_that_wants_a_password_gets_it_and_nobody_else_does() -> Result<()> {
         desk.configure(&connectors, further)?;
         let agent = desk.agent()?;
         ensure!(connector.session(Duration::from_secs(1)).is_err());
-        let said = stopped(agent)?;
+        let said = agent.stop()?;
         ensure!(
             said.contains("407 Who are you?") && said.contains(hint),
             "{said}"
@@ -824,7 +824,7 @@ fn another_connector_takes_over_when_one_is_away() -> Result<()> {
     second.kill();
     let first = Connector::start_as(address, &own, &desk.authority)?;
     first.greeted(SOON)?;
-    stopped(agent)?;
+    agent.stop()?;
     Ok(())
 }
 
@@ -848,7 +848,7 @@ fn an_agent_is_back_soon_after_its_connector() -> Result<()> {
     delays.sort();
     // How the waits are spread is a test of the state machine; here, that nothing comes on top.
     ensure!(delays[2] < Duration::from_secs(3), "{delays:?}");
-    stopped(agent)?;
+    agent.stop()?;
     Ok(())
 }
 
@@ -879,7 +879,7 @@ fn a_dead_link_is_found_within_thirty_seconds() -> Result<()> {
     connector.greeted(SOON)?;
     let took = frozen.elapsed();
     ensure!(took < Duration::from_secs(30 + 6), "{took:?}");
-    let said = stopped(agent)?;
+    let said = agent.stop()?;
     ensure!(said.contains("the link broke"), "{said}");
     Ok(())
 }
@@ -939,22 +939,8 @@ fn two_daemons_do_not_share_a_state() -> Result<()> {
         "{}",
         run.stderr
     );
-    stopped(agent)?;
+    agent.stop()?;
     Ok(())
-}
-
-/// Ends an agent and gives what it said.
-fn stopped(agent: Running) -> Result<String> {
-    agent.signal(Signal::TERM)?;
-    let run = agent.finish()?;
-    ensure!(
-        run.status.code() == Some(0),
-        "{}: {}",
-        run.status,
-        run.stderr
-    );
-    ensure!(!run.stderr.contains("panicked"), "{}", run.stderr);
-    Ok(run.stderr)
 }
 
 /// Waits until the job does something.

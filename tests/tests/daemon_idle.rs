@@ -11,7 +11,6 @@ use anyhow::{Context, Result, ensure};
 use ce_proto::v1::agent_message::Body as Told;
 use ce_tests::agent::Running;
 use ce_tests::pattern::MIB;
-use rustix::process::Signal;
 
 use daemon_desk::connector::Connector;
 use daemon_desk::{Desk, SOON};
@@ -54,9 +53,7 @@ fn an_idle_agent_needs_next_to_nothing() -> Result<()> {
     }
     // The kernel counts hundredths of a second: two of them in 15 s are 0.13 %.
     ensure!(after - before <= 3, "{} ticks", after - before);
-    agent.signal(Signal::TERM)?;
-    let run = agent.finish()?;
-    ensure!(run.status.code() == Some(0), "{}", run.stderr);
+    agent.stop()?;
     Ok(())
 }
 

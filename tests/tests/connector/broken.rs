@@ -18,7 +18,6 @@ use serde_json::{Value, json};
 
 use crate::share::{PASSWORD, Setup};
 use crate::site::{Admission, PATIENCE, Site, has_ended};
-use crate::work::stopped;
 use crate::{guest, guest_disk};
 
 #[test]
@@ -38,7 +37,7 @@ fn nothing_is_lost_or_done_twice_however_often_the_connector_is_killed() -> Resu
         delays.push(site.until_connected("ce-1")?);
     }
     work.expect_all_done(&site)?;
-    let said = stopped(agent)?;
+    let said = agent.stop()?;
     work.expect_each_begun_once(&said)?;
     delays.sort();
     let median = delays[delays.len() / 2];
@@ -72,7 +71,7 @@ fn nothing_is_lost_or_done_twice_however_often_the_cable_is_pulled() -> Result<(
         cable.plug(true)?;
     }
     work.expect_all_done(&site)?;
-    let said = stopped(agent)?;
+    let said = agent.stop()?;
     work.expect_each_begun_once(&said)?;
     let log = fs::read_to_string(site.path("connector.log"))?;
     ensure!(log.contains("nothing was heard for 6 seconds"), "{log}");
@@ -347,7 +346,7 @@ impl<'s> Killed<'s> {
     }
 
     fn stop(mut self) -> Result<()> {
-        stopped(self.running.take().context("no agent runs")?)?;
+        self.running.take().context("no agent runs")?.stop()?;
         Ok(())
     }
 }

@@ -4,11 +4,9 @@ use std::fs;
 
 use anyhow::{Context, Result, ensure};
 use ce_platform::Platform;
-use ce_tests::agent::Running;
 use ce_tests::oracle;
 use ce_tests::pattern::MIB;
 use ce_tests::tool::text;
-use rustix::process::Signal;
 use serde_json::{Value, json};
 
 use crate::share::{PASSWORD, Setup};
@@ -59,7 +57,7 @@ fn a_disk_is_exported_to_a_share_at_the_command_of_the_connector() -> Result<()>
     // `--follow` ends with the job; the agent's last records follow its result.
     let told = said_of(&site, id, "job is complete")?;
     ensure!(told.contains("job starts"), "{told}");
-    let run = stopped(agent)?;
+    let run = agent.stop()?;
     // The password is nowhere but in the wallet.
     let kept = fs::read_to_string(
         site.path("agent-ce-1/state/jobs")
@@ -116,13 +114,13 @@ fn an_agent_with_a_token_prepares_a_disk_that_the_orchestrator_names() -> Result
     let message = format!("Expected hash [{md5}] does not match provided disk");
     ensure!(failed["error"]["code"] == "HashMismatch", "{failed:#}");
     ensure!(failed["error"]["message"] == message, "{failed:#}");
-    stopped(agent)?;
+    agent.stop()?;
 
     // The token is spent: in other hands it opens nothing, and both sides say so.
     fs::remove_dir_all(site.path("agent-ce-2/state"))?;
     let thief = daemon.start()?;
     site.until_logged("not let in: the token has been used")?;
-    let said = stopped(thief)?;
+    let said = thief.stop()?;
     ensure!(said.contains("the token has been used"), "{said}");
     Ok(())
 }
@@ -150,7 +148,7 @@ fn a_job_is_cancelled_while_it_waits_and_while_it_runs() -> Result<()> {
         told.contains("cancelled") || told.contains("ended"),
         "{told}"
     );
-    stopped(agent)?;
+    agent.stop()?;
     Ok(())
 }
 
@@ -177,7 +175,7 @@ fn what_an_agent_refuses_is_told_with_every_problem() -> Result<()> {
         bundle.as_str().is_some_and(|text| text.starts_with("H4sI")),
         "{ended}"
     );
-    stopped(agent)?;
+    agent.stop()?;
     Ok(())
 }
 
@@ -192,18 +190,4 @@ fn said_of(site: &Site, job: &str, text: &str) -> Result<String> {
         ensure!(std::time::Instant::now() < until, "no `{text}` in {told}");
         std::thread::sleep(std::time::Duration::from_millis(100));
     }
-}
-
-/// Ends an agent and gives what it said.
-pub fn stopped(agent: Running) -> Result<String> {
-    agent.signal(Signal::TERM)?;
-    let run = agent.finish()?;
-    ensure!(
-        run.status.code() == Some(0),
-        "{}: {}",
-        run.status,
-        run.stderr
-    );
-    ensure!(!run.stderr.contains("panicked"), "{}", run.stderr);
-    Ok(run.stderr)
 }
