@@ -19,6 +19,7 @@ pub(super) fn of(job: &Job, style: Style) -> String {
             .map(|found| inspection::page(found, style))
             .unwrap_or_default(),
         "convertToUefi" | "prepare" => changes::page(found, job.status, style),
+        "prepareAndPublish" => changes::page(found, job.status, style) + &exported(found),
         _ => exported(found),
     }
 }
@@ -57,6 +58,9 @@ fn exported(found: &Artifacts) -> String {
     if let (Some(seconds), Some(disk)) = (found.durations.get("export"), found.virtual_size_bytes) {
         let rate = disk as f64 / 1_048_576.0 / seconds.max(0.001);
         line("time", format!("{seconds:.1} s ({rate:.0} MiB/s of disk)"));
+    }
+    if let Some(registration) = &found.registration {
+        let _ = writeln!(text, "{registration}");
     }
     text
 }

@@ -163,6 +163,19 @@ fn a_plan_of_both_writes_nothing() -> Result<()> {
     let before = bench.bytes()?;
     let found = artifacts(&both(&bench)?.with(["--plan"]).expect_code(0)?)?;
     ensure!(found["changes"].is_array(), "{found}");
+    as_it_was(&bench, &before)?;
+
+    let for_people = ce_agent([
+        "prepare-and-publish",
+        text(&bench.disk)?,
+        "--platform",
+        "azure",
+        "--to",
+        text(&bench.path(IMAGE))?,
+        "--plan",
+    ])?;
+    let run = for_people.expect_code(0)?;
+    ensure!(run.stdout.contains("to do"), "{}", run.stdout);
     as_it_was(&bench, &before)
 }
 
