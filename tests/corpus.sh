@@ -24,10 +24,9 @@ if [ ! -d "$unpacked" ] || [ "$archive" -nt "$unpacked" ]; then
     mv "$unpacked.partial" "$unpacked"
 fi
 
-CE_CORPUS_UNPACKED=$unpacked cargo test --locked -p ce-tests --features corpus --test corpus
-CE_CORPUS_DIR=$unpacked cargo test --locked -p ce-tests --features corpus --test prepare_corpus
-CE_CORPUS_DIR=$unpacked cargo test --locked -p ce-regf --features corpus --test corpus
-CE_CORPUS_DIR=$unpacked cargo test --locked -p ce-platform --features corpus --test bcd_corpus --test catalog_corpus --test corpus
-CE_CORPUS_DIR=$unpacked cargo test --locked -p ce-platform --features corpus --test database_corpus \
-    --test driver_corpus --test prepare_corpus
+# Of the whole workspace, as `make test` builds it: nothing of another's is built again.
+cargo build --quiet --workspace --locked
+CE_AGENT=$PWD/target/debug/ce-agent CE_CORPUS_DIR=$unpacked cargo test --quiet --workspace --locked \
+    --features ce-regf/corpus,ce-platform/corpus,ce-tests/corpus --test corpus --test prepare_corpus \
+    --test bcd_corpus --test catalog_corpus --test database_corpus --test driver_corpus
 echo "test-corpus: passed"

@@ -123,8 +123,8 @@ impl Corpus {
             .join(source);
         let index = fs::read_to_string(source.join("INDEX.md"))
             .with_context(|| format!("no INDEX.md in {}", source.display()))?;
-        let unpacked = env::var_os("CE_CORPUS_UNPACKED")
-            .context("CE_CORPUS_UNPACKED is not set: `make test-corpus` unpacks and sets it")?;
+        let unpacked = env::var_os("CE_CORPUS_DIR")
+            .context("CE_CORPUS_DIR is not set: `make test-corpus` unpacks and sets it")?;
         Ok(Self {
             folder: PathBuf::from(unpacked),
             index,
