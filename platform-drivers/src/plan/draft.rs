@@ -1,4 +1,4 @@
-//! Copies of the hives that change as a plan grows, so that each step sees what the ones before it did.
+//! The hives in memory, which change as a plan grows, so that each step sees what the ones before it did.
 
 use std::cell::Cell;
 
@@ -33,15 +33,15 @@ impl Store {
     }
 }
 
-/// Copies of those hives that are there.
-pub(super) struct Copies(Vec<(Store, Hive)>);
+/// Those that are there.
+pub(super) struct Stores(Vec<(Store, Hive)>);
 
-impl Copies {
-    pub(super) fn of(hives: &HiveSet, boot: Option<&Hive>) -> Self {
+impl Stores {
+    pub(super) fn of(mut hives: HiveSet, boot: Option<&Hive>) -> Self {
         let stores = [Store::System, Store::Software, Store::Drivers];
         let windows = stores.into_iter().filter_map(|store| {
-            let loaded = hives.hive(store.hive()?)?;
-            Some((store, loaded.hive.clone()))
+            let loaded = hives.take(store.hive()?)?;
+            Some((store, loaded.hive))
         });
         let boot = boot.map(|hive| (Store::Boot, hive.clone()));
         Self(windows.chain(boot).collect())
@@ -50,7 +50,7 @@ impl Copies {
     pub(super) fn draft(&mut self) -> Result<Draft<'_>, PlanError> {
         let mut editors = Vec::new();
         for (store, hive) in &mut self.0 {
-            // The time is that of no file: copies are never saved.
+            // The time is that of no file: they are never saved.
             let editor = hive.edit(FileTime::from_ticks(0));
             editors.push((*store, editor.map_err(|error| failed(*store, "", error))?));
         }
@@ -165,7 +165,7 @@ impl Draft<'_> {
         Ok(names)
     }
 
-    /// Changes the copy. Says whether that changed anything; `None` when there is no such hive.
+    /// Changes it in memory. Says whether that changed anything; `None` when there is no such hive.
     pub(super) fn change(
         &mut self,
         store: Store,

@@ -6,11 +6,11 @@
 //!  Inspection, HiveSet ------+--> plan --> EditPlan --> text, JSON (`changes` of a job)
 //!  WindowsVolume, boot files +      |         \-------> apply
 //!  JobOptions, bundle -------+      v
-//!                        copies of the hives, changed step by step
+//!                        the hives in memory, changed step by step
 //! ```
 //!
 //! Planning is a pure function: it reads, and writes nothing. Steps are planned in the order in
-//! which they are to be done, against copies of the hives that have the steps before in them; so two
+//! which they are to be done, against hives in memory that have the steps before in them; so two
 //! steps about one list agree, and a hive that has no room for a change says so before anything is
 //! written. What is already as asked is said and not done again: the plan of a prepared Windows has
 //! nothing to do.
@@ -49,7 +49,7 @@ pub use boot::DriverBlocker;
 pub use edit::{Reason, RegistryEdit, RegistryEditKind};
 pub use show::ChangeLine;
 
-use draft::{Copies, Draft, Store};
+use draft::{Draft, Store, Stores};
 use first_boot::ScriptStep;
 
 /// What there is to plan with.
@@ -59,8 +59,6 @@ pub struct Machine<'m> {
     pub preparation: &'m Preparation<'m>,
     /// What this Windows is.
     pub inspection: &'m Inspection,
-    /// Its hives: SYSTEM and SOFTWARE, and DRIVERS where there is one.
-    pub hives: &'m HiveSet,
     /// Its volume.
     pub volume: &'m dyn WindowsVolume,
     /// The folder of Windows on it.
@@ -359,14 +357,17 @@ impl PlanError {
 
 /// Plans what `machine` needs. Reads, and writes nothing.
 ///
+/// `hives` are those of its Windows: SYSTEM and SOFTWARE, and DRIVERS where there is one. They are used
+/// up, as the plan is tried out on them and the largest are too large to be in memory twice.
+///
 /// # Errors
 ///
 /// [`PlanError`]. A driver that is missing is none: see [`EditPlan::blockers`].
-pub fn plan(machine: &Machine<'_>) -> Result<EditPlan, PlanError> {
+pub fn plan(machine: &Machine<'_>, hives: HiveSet) -> Result<EditPlan, PlanError> {
     let windows = Windows::of(machine.inspection)?;
     let boot = machine.boot.map(|boot| boot.store);
-    let mut copies = Copies::of(machine.hives, boot);
-    let draft = copies.draft()?;
+    let mut stores = Stores::of(hives, boot);
+    let draft = stores.draft()?;
     for store in [Store::System, Store::Software] {
         if !draft.has(store) {
             return Err(PlanError::NoHive { hive: store.name() });

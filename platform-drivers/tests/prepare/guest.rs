@@ -632,13 +632,12 @@ impl Guest {
         preparation: &Preparation<'_>,
         look: impl FnOnce(&Machine<'_>) -> T,
     ) -> T {
-        let (volume, boot, hives) = (self.volume(), self.boot_volume(), self.hives());
-        let inspection = Inspection::of(&hives);
+        let (volume, boot) = (self.volume(), self.boot_volume());
+        let inspection = Inspection::of(&self.hives());
         let store = LoadedHive::load(&boot, &path(BCD)).ok();
         look(&Machine {
             preparation,
             inspection: &inspection,
-            hives: &hives,
             volume: &volume,
             folder: &path("Windows"),
             boot: store.as_ref().map(|store| BootVolume {
@@ -653,12 +652,12 @@ impl Guest {
     }
 
     pub fn plan(&self, preparation: &Preparation<'_>) -> EditPlan {
-        self.with(preparation, |machine| plan(machine).unwrap())
+        self.with(preparation, |machine| plan(machine, self.hives()).unwrap())
     }
 
     pub fn prepared(&self, preparation: &Preparation<'_>) -> (EditPlan, PreparedFiles) {
         self.with(preparation, |machine| {
-            let plan = plan(machine).unwrap();
+            let plan = plan(machine, self.hives()).unwrap();
             let files = apply(&plan, self.hives(), machine.volume, machine.boot, NOW);
             (plan, files.unwrap())
         })
@@ -724,6 +723,24 @@ fn write(files: &mut BTreeMap<String, Vec<u8>>, changes: &[FileChange]) {
 pub const BUILD: u32 = 19045;
 
 const LOADER: &str = "{6d5c1f0e-8a3b-4c27-9e10-52d17f3a00ff}";
+
+/// The boot store of a Windows that a BIOS starts, whose entry has a name that someone gave it.
+pub const BIOS_STORE: &str = r#"
+[Objects\{9dea862c-5cdd-4e70-acc1-f32b344d4795}\Description]
+"Type"=dword:10100002
+
+[Objects\{9dea862c-5cdd-4e70-acc1-f32b344d4795}\Elements\23000003]
+"Element"="{6d5c1f0e-8a3b-4c27-9e10-52d17f3a00ff}"
+
+[Objects\{6d5c1f0e-8a3b-4c27-9e10-52d17f3a00ff}\Description]
+"Type"=dword:10200003
+
+[Objects\{6d5c1f0e-8a3b-4c27-9e10-52d17f3a00ff}\Elements\12000002]
+"Element"="\\Windows\\system32\\winload.exe"
+
+[Objects\{6d5c1f0e-8a3b-4c27-9e10-52d17f3a00ff}\Elements\12000004]
+"Element"="Gold image"
+"#;
 
 const SYSTEM: &str = r#"
 [Select]

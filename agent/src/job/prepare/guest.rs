@@ -9,13 +9,13 @@ use ce_platform::apply::{PreparedFiles, apply};
 use ce_platform::catalog::Preparation;
 use ce_platform::hives::{HiveName, HiveSet, LoadedHive};
 use ce_platform::inspect::Inspection;
-use ce_platform::plan::{BCD, BootVolume, EditPlan, JobOptions, Machine};
+use ce_platform::plan::{BCD, BootVolume, EditPlan, JobOptions, Machine, plan};
 use ce_platform::proof::{BootSubject, Proof, Subject};
 use ce_platform::streaming::{self, Fitness, Requirements, StreamPlatform, fitness};
 use ce_regf::FileTime;
 use uuid::Uuid;
 
-use super::super::failure::{apply_failed, volume_failed};
+use super::super::failure::{apply_failed, plan_failed, volume_failed};
 use super::super::{ErrorCode, JobError};
 use super::Bundle;
 
@@ -190,6 +190,28 @@ impl<'d> Guest<'d> {
         })
     }
 
+    /// What is to be done. The hives are used up, as for [`carry_out`](Self::carry_out).
+    pub(super) fn plan(
+        self,
+        preparation: &Preparation<'_>,
+        options: &JobOptions,
+        bundle: &Bundle,
+        now: FileTime,
+    ) -> Result<EditPlan, JobError> {
+        let machine = Machine {
+            preparation,
+            inspection: &self.inspection,
+            volume: &self.volume,
+            folder: &self.place.folder,
+            boot: self.boot.as_ref().map(Boot::as_volume),
+            options,
+            bundle: &bundle.packages,
+            installers: &bundle.installers,
+            now,
+        };
+        plan(&machine, self.hives).map_err(|error| plan_failed(&error))
+    }
+
     /// The files that are to be written. The hives are used up, so that they are in memory once.
     pub(super) fn carry_out(
         self,
@@ -199,31 +221,6 @@ impl<'d> Guest<'d> {
         let boot = self.boot.as_ref().map(Boot::as_volume);
         let files = apply(plan, self.hives, &self.volume, boot, now);
         files.map_err(|error| apply_failed(&error))
-    }
-
-    pub(super) fn place(&self) -> Place {
-        self.place.clone()
-    }
-
-    pub(super) fn machine<'m>(
-        &'m self,
-        preparation: &'m Preparation<'m>,
-        options: &'m JobOptions,
-        bundle: &'m Bundle,
-        now: FileTime,
-    ) -> Machine<'m> {
-        Machine {
-            preparation,
-            inspection: &self.inspection,
-            hives: &self.hives,
-            volume: &self.volume,
-            folder: &self.place.folder,
-            boot: self.boot.as_ref().map(Boot::as_volume),
-            options,
-            bundle: &bundle.packages,
-            installers: &bundle.installers,
-            now,
-        }
     }
 
     /// Whether it boots on the target, read from where it was opened.

@@ -32,7 +32,7 @@ use ce_disk::transaction::Transaction;
 use ce_disk::units::ByteCount;
 use ce_platform::bundle::{Found, Installer, installers_in, packages_in};
 use ce_platform::catalog::{Catalog, Preparation};
-use ce_platform::plan::{ChangeLine, EditPlan, plan};
+use ce_platform::plan::{ChangeLine, EditPlan};
 use ce_platform::preflight;
 use ce_platform::proof::Proof;
 use ce_regf::FileTime;
@@ -42,8 +42,8 @@ use super::commit_note::Ending;
 use super::execute::{Phase, Watch};
 use super::export::Control;
 use super::failure::{
-    begin_failed, cancelled, commit_failed, driver_blocker, gpt_write_failed, plan_failed,
-    read_failed, scratch_failed, windows_blocker, writable_failed,
+    begin_failed, cancelled, commit_failed, driver_blocker, gpt_write_failed, read_failed,
+    scratch_failed, windows_blocker, writable_failed,
 };
 use super::inspect::inspect_disk;
 use super::inspection::Inspection;
@@ -58,7 +58,7 @@ mod known_hash;
 mod uefi;
 mod write;
 
-use guest::Guest;
+use guest::{Guest, Place};
 use known_hash::HashCheck;
 
 /// Prepares the disk, or with [`PrepareSpec::plan_only`] says what that would be.
@@ -204,8 +204,8 @@ struct Desk<'j> {
 }
 
 /// What is to be done, and to what.
-struct Planned<'d> {
-    guest: Guest<'d>,
+struct Planned {
+    place: Place,
     preparation: Preparation<'static>,
     plan: EditPlan,
 }
@@ -305,13 +305,15 @@ impl<'j> Desk<'j> {
         overlay: &Overlay<Box<dyn WholeDisk>>,
     ) -> Result<bool, JobError> {
         let Planned {
-            guest,
+            place,
             preparation,
             plan,
         } = self.plan(spec, overlay)?;
-        let place = guest.place();
-        let short_names = guest.short_names();
-        let files = self.timed(Phase::Apply, |desk| guest.carry_out(&plan, desk.now))?;
+        let (files, short_names) = self.timed(Phase::Apply, |desk| {
+            let guest = Guest::open(overlay, &place)?;
+            let short_names = guest.short_names();
+            Ok((guest.carry_out(&plan, desk.now)?, short_names))
+        })?;
         let is_changed = !files.is_empty() || !self.groundwork.is_empty();
         if !files.is_empty() {
             let cancel = self.watch.cancel.clone();
@@ -341,7 +343,7 @@ impl<'j> Desk<'j> {
     fn prove_start(&mut self, disk: &dyn BlockRead) -> Result<(), JobError> {
         self.timed(Phase::Proof, |desk| {
             let table = PartitionTable::read(disk).map_err(|error| read_failed(&error))?;
-            let place = guest::Place::find(disk, &table)?;
+            let place = Place::find(disk, &table)?;
             desk.judge(Guest::open(disk, &place)?.boot_proof())
         })
     }
@@ -388,11 +390,11 @@ impl<'j> Desk<'j> {
     }
 
     /// What there is, and what is to be done about it; every reason against it at once.
-    fn plan<'d, D: BlockRead>(
+    fn plan<D: BlockRead>(
         &mut self,
         spec: &PrepareSpec,
-        disk: &'d Overlay<D>,
-    ) -> Result<Planned<'d>, JobError> {
+        disk: &Overlay<D>,
+    ) -> Result<Planned, JobError> {
         let found = self.inspect(disk)?;
         let mut blockers = found.blockers.clone();
         if let Some(evidence) = not_uefi(&found)
@@ -416,7 +418,7 @@ impl<'j> Desk<'j> {
         self.lay_groundwork(disk, &found, spec.convert_to_uefi)?;
         self.timed(Phase::Plan, |desk| {
             let table = PartitionTable::read(disk).map_err(|error| read_failed(&error))?;
-            let place = guest::Place::find(disk, &table)?;
+            let place = Place::find(disk, &table)?;
             let guest = Guest::open(disk, &place)?;
             let catalog = Catalog::builtin().map_err(|error| {
                 JobError::new(ErrorCode::Internal, format!("the catalogues: {error}"))
@@ -425,14 +427,13 @@ impl<'j> Desk<'j> {
             let preparation = catalog.preparation(from, spec.to);
             let bundle = bundle(&spec.drivers)?;
             let options = &spec.options;
-            let plan = plan(&guest.machine(&preparation, options, &bundle, desk.now));
-            let plan = plan.map_err(|error| plan_failed(&error))?;
+            let plan = guest.plan(&preparation, options, &bundle, desk.now)?;
             let changes = desk.groundwork.iter().cloned().chain(plan.changes());
             desk.artifacts.changes = Some(changes.collect());
             match JobError::refused(plan.blockers.iter().map(driver_blocker).collect()) {
                 Some(refused) => Err(refused),
                 None => Ok(Planned {
-                    guest,
+                    place,
                     preparation,
                     plan,
                 }),
