@@ -21,10 +21,11 @@ RUSTFLAGS="--cfg fuzzing -Cpasses=sancov-module -Cllvm-args=-sanitizer-coverage-
 -Cllvm-args=-sanitizer-coverage-trace-compares -Ccodegen-units=1 -Cdebug-assertions -Coverflow-checks" \
     cargo build --quiet --locked --release --target "$platform" --bins
 
-for target in "$@"; do
-    corpus=corpus/$target artifacts=artifacts/$target seeds=seeds/$target
+# Runs one target and tells how it went.
+run() {
+    local target=$1 corpus=corpus/$1 artifacts=artifacts/$1 seeds=seeds/$1 log runs
     mkdir -p "$corpus" "$artifacts"
-    folders=("$corpus")
+    local folders=("$corpus")
     [ ! -d "$seeds" ] || folders+=("$seeds")
     log=$artifacts/log
     # A run of nothing is no proof: libFuzzer's own count has to be above zero.
@@ -32,9 +33,14 @@ for target in "$@"; do
         -print_final_stats=1 -artifact_prefix="$artifacts/" "${folders[@]}" >"$log" 2>&1; then
         tail -n 40 "$log"
         echo "fuzz: $target FAILED; the input is in tests/fuzz/$artifacts" >&2
-        exit 1
+        return 1
     fi
     runs=$(sed -n 's/^stat::number_of_executed_units: *//p' "$log")
-    [ "${runs:-0}" -gt 0 ] || { echo "fuzz: $target ran no input" >&2; exit 1; }
+    [ "${runs:-0}" -gt 0 ] || { echo "fuzz: $target ran no input" >&2; return 1; }
     echo "fuzz: $target: $runs inputs in $seconds s, nothing found"
-done
+}
+
+# A target keeps one processor busy. All are run, even if one finds something.
+export platform seconds
+export -f run
+printf '%s\n' "$@" | xargs -P "$(nproc)" -I {} bash -c 'run {}'
