@@ -113,6 +113,8 @@ pub fn router(site: Arc<Site>) -> Router {
         .route("/", get(page::page))
         .route("/page.js", get(page::script))
         .route("/page.css", get(page::style))
+        // Browsers ask for one, and complain if there is none.
+        .route("/favicon.ico", get(|| async { StatusCode::NO_CONTENT }))
         .fallback(|| async {
             Failure::new(StatusCode::NOT_FOUND, "NotFound", "there is no such page")
         })
