@@ -28,8 +28,9 @@ check_dependencies() {
 }
 
 check_tests() {
-    # The programs under test are built once, and not by every test anew.
-    cargo build --quiet --workspace --locked &&
+    # The programs under test are built once, with the features that the tests are built with, and not by
+    # every test anew.
+    cargo build --quiet --workspace --all-targets --locked &&
         CE_AGENT=$PWD/target/debug/ce-agent CE_REFERENCE_CONNECTOR=$PWD/target/debug/ce-connector \
             cargo test --quiet --workspace --all-targets --no-fail-fast --locked
 }

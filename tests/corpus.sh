@@ -25,7 +25,7 @@ if [ ! -d "$unpacked" ] || [ "$archive" -nt "$unpacked" ]; then
 fi
 
 # Of the whole workspace, as `make test` builds it: nothing of another's is built again.
-cargo build --quiet --workspace --locked
+cargo build --quiet --workspace --all-targets --locked
 CE_AGENT=$PWD/target/debug/ce-agent CE_CORPUS_DIR=$unpacked cargo test --quiet --workspace --locked \
     --features ce-regf/corpus,ce-platform/corpus,ce-tests/corpus --test corpus --test prepare_corpus \
     --test bcd_corpus --test catalog_corpus --test database_corpus --test driver_corpus
