@@ -5,7 +5,8 @@
 //!  guest    disks that pass for ones with Windows on them
 //!  agent    runs the program as a user does: exit code, JSON lines, time, memory
 //!  cable    joins this machine and a network namespace, and can be pulled out
-//!  oracle   asks tools that share no code with the program: qemu-img, libvhdi, md5sum, sgdisk
+//!  oracle   asks tools that share no code with the program: qemu-img, libvhdi, md5sum, sgdisk,
+//!           dissect.ntfs
 //! ```
 //!
 //! Nothing here is used by the program itself, and nothing but `guest` links its code: a fault in the

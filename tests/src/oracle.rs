@@ -1,9 +1,10 @@
 //! Second opinions: what programs that share no code with ours say about an image.
 
+use std::collections::BTreeMap;
 use std::fs;
 use std::io::Write;
 use std::path::Path;
-use std::process::Stdio;
+use std::process::{Command, Stdio};
 
 use anyhow::{Context, Result, bail, ensure};
 use serde::Deserialize;
@@ -19,6 +20,53 @@ pub enum Format {
     Vhdx,
     /// VHD, its size taken from the footer's current size, as Hyper-V and Azure do.
     Vhd,
+}
+
+/// What dissect.ntfs tells of a file or folder.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Listed {
+    /// Where it is on its volume.
+    pub path: String,
+    /// The number of its record.
+    pub record: u64,
+    /// Whether it is a folder.
+    pub folder: bool,
+    /// How long a file is, in bytes.
+    pub size: u64,
+    /// The MD5 of a file.
+    pub md5: Option<String>,
+    /// Its attributes, as Windows numbers them.
+    pub attributes: u32,
+    /// How long the index of its folder takes it to be.
+    pub index_size: u64,
+    /// When its content changed last, in nanoseconds since 1970.
+    pub modified: i64,
+    /// Of which kind its name is.
+    pub namespace: u8,
+    /// Its name of eight and three characters.
+    pub short_name: Option<String>,
+    /// The names of a file's further streams.
+    pub streams: Vec<String>,
+    /// Whether everyone may write to it.
+    pub anyone_writes: Option<bool>,
+}
+
+/// What dissect.ntfs reads on the volume in a file, by path.
+pub fn dissected(volume: &Path) -> Result<BTreeMap<String, Listed>> {
+    let project = Path::new(env!("CARGO_MANIFEST_DIR"));
+    let python = project.join("../target/tools/python/bin/python");
+    ensure!(python.exists(), "dissect.ntfs is missing: run `make setup`");
+    let script = project.join("src/ntfs_reader.py");
+    let output = output_of(Command::new(python).arg(script).arg(volume))?;
+    ensure!(output.status.success(), "dissect.ntfs: {}", said(&output));
+    let lines = std::str::from_utf8(&output.stdout)?.lines();
+    lines
+        .map(|line| {
+            let listed: Listed = serde_json::from_str(line).with_context(|| line.to_owned())?;
+            Ok((listed.path.clone(), listed))
+        })
+        .collect()
 }
 
 /// What `qemu-img info` tells.

@@ -11,11 +11,12 @@ use ce_disk::volume::ntfs::write::{
     ConfinedWriter, EditOutcome, NtfsWrite, NtfsWriteError, Security, ShortNames, VolumeEdit,
 };
 use ce_disk::volume::{NtfsVolume, Storage};
+use ce_tests::oracle::Listed;
 use ce_tests::tool::{UNSHARE, output_of, said};
 
 use super::volume::{
-    Listed, USUAL, Volume, all_agree, create_folder, delete, delete_tree, file_write, meta, noise,
-    path, worker, write_file, writer,
+    USUAL, Volume, all_agree, create_folder, delete, delete_tree, file_write, meta, noise, path,
+    worker, write_file, writer,
 };
 
 /// Mounts the volume with ntfs-3g for the time of a Python script that finds itself in its root.

@@ -3,7 +3,6 @@
 use std::collections::BTreeMap;
 use std::fs::{self, File};
 use std::path::{Path, PathBuf};
-use std::process::Command;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -18,8 +17,8 @@ use ce_disk::volume::ntfs::write::{
     ConfinedWriter, FileWrite, Security, ShortNames, VolumeEdit, WORKER_ARGUMENT, WorkerProgram,
 };
 use ce_disk::volume::{FileMeta, NtfsVolume, WinPath};
+use ce_tests::oracle::{self, Listed};
 use ce_tests::tool::{FLS, MKNTFS, NTFSFIX, output_of, said};
-use serde::Deserialize;
 use tempfile::TempDir;
 
 /// A volume as mkntfs made it, and what was done to it by hand.
@@ -134,40 +133,10 @@ pub struct Image {
     pub path: PathBuf,
 }
 
-/// What a reader says about a file or folder.
-#[derive(Clone, Debug, Deserialize)]
-#[serde(rename_all = "camelCase")]
-pub struct Listed {
-    pub path: String,
-    pub record: u64,
-    pub folder: bool,
-    pub size: u64,
-    pub md5: Option<String>,
-    pub attributes: u32,
-    pub index_size: u64,
-    pub modified: i64,
-    pub namespace: u8,
-    pub short_name: Option<String>,
-    pub streams: Vec<String>,
-    pub anyone_writes: Option<bool>,
-}
-
 impl Image {
     /// What dissect.ntfs reads.
     pub fn dissected(&self) -> Result<BTreeMap<String, Listed>> {
-        let tools = Path::new(env!("CARGO_MANIFEST_DIR")).join("../target/tools/python/bin/python");
-        ensure!(tools.exists(), "dissect.ntfs is missing: run `make setup`");
-        let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("src/ntfs_reader.py");
-        let mut command = Command::new(tools);
-        let output = output_of(command.arg(script).arg(&self.path))?;
-        ensure!(output.status.success(), "dissect.ntfs: {}", said(&output));
-        let lines = std::str::from_utf8(&output.stdout)?.lines();
-        lines
-            .map(|line| {
-                let listed: Listed = serde_json::from_str(line).with_context(|| line.to_owned())?;
-                Ok((listed.path.clone(), listed))
-            })
-            .collect()
+        oracle::dissected(&self.path)
     }
 
     /// The names that sleuthkit finds, with the numbers of their records.
