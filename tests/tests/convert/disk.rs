@@ -15,7 +15,7 @@ use serde_json::Value;
 use tempfile::TempDir;
 
 use crate::firmware::program;
-use crate::guest::{Draft, hive};
+use crate::guest::{BIOS_STORE, Draft, hive};
 
 /// What a disk is made of.
 pub struct Layout {
@@ -116,7 +116,7 @@ impl Bench {
             .collect();
         let mut of_bios = vec![
             Step::File("bootmgr".into(), "code of a BIOS".into()),
-            Step::File("Boot/BCD".into(), hive(OLD_STORE).into()),
+            Step::File("Boot/BCD".into(), hive(BIOS_STORE).into()),
         ];
         let more = layout.more.map(|path| Step::File(path.into(), "x".into()));
         of_bios.extend(more);
@@ -286,24 +286,6 @@ const RECOVERY: u64 = 16;
 
 /// The signature that the disk builder gives MBR disks.
 const SIGNATURE: u32 = 0x5A17_C0DE;
-
-/// The entry of a BIOS, with a name that someone gave it.
-const OLD_STORE: &str = r#"
-[Objects\{9dea862c-5cdd-4e70-acc1-f32b344d4795}\Description]
-"Type"=dword:10100002
-
-[Objects\{9dea862c-5cdd-4e70-acc1-f32b344d4795}\Elements\23000003]
-"Element"="{6d5c1f0e-8a3b-4c27-9e10-52d17f3a00ff}"
-
-[Objects\{6d5c1f0e-8a3b-4c27-9e10-52d17f3a00ff}\Description]
-"Type"=dword:10200003
-
-[Objects\{6d5c1f0e-8a3b-4c27-9e10-52d17f3a00ff}\Elements\12000002]
-"Element"="\\Windows\\system32\\winload.exe"
-
-[Objects\{6d5c1f0e-8a3b-4c27-9e10-52d17f3a00ff}\Elements\12000004]
-"Element"="Gold image"
-"#;
 
 /// What `reagentc` keeps on a disk with an MBR.
 const REAGENT: &str = r#"<?xml version='1.0' encoding='utf-8'?>

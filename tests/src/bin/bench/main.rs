@@ -11,6 +11,7 @@
 //!               ce-agent inspect of that disk; sleuthkit and hivex
 //!  prepare      ce-agent prepare of that disk, with and without its hash; ce-agent hash alone
 //!  publish      ce-agent prepare-and-publish of that disk; ce-agent export alone
+//!  convert      ce-agent convert-to-uefi of that disk, laid out as a BIOS starts it
 //! ```
 //!
 //! Rounds are interleaved: every contender and every limit runs once before any runs again, so a
@@ -18,6 +19,7 @@
 //! what they leave free is [filled](memory). A run has ended when its image is on the disk.
 
 mod contenders;
+mod convert;
 #[path = "../../../../platform-drivers/tests/prepare/guest.rs"]
 #[expect(dead_code, reason = "it is shared with tests in memory")]
 mod guest;
@@ -42,6 +44,7 @@ use ce_tests::tool::text;
 use clap::{Parser, ValueEnum};
 
 use contenders::Contender;
+use convert::BiosGuest;
 use hive::LargeHive;
 use limits::Limits;
 use prepare::LargeGuest;
@@ -85,6 +88,8 @@ enum Part {
     Prepare,
     /// The large Windows disk prepared and published.
     Publish,
+    /// The large Windows disk brought from BIOS to UEFI.
+    Convert,
     /// Very large sparse disks.
     Sparse,
 }
@@ -164,6 +169,13 @@ fn main() -> Result<()> {
         }
         false => None,
     };
+    let mut converted = match measured(Part::Convert) {
+        true => {
+            let guest = BiosGuest::make(&arguments.dir, folder.path())?;
+            Some((guest, Vec::new()))
+        }
+        false => None,
+    };
 
     for round in 1..=arguments.rounds {
         let tell = |what: &str| eprintln!("round {round} of {}: {what}", arguments.rounds);
@@ -181,6 +193,10 @@ fn main() -> Result<()> {
         }
         if let Some((guest, rounds)) = &mut published {
             tell("publish");
+            rounds.push(guest.round()?);
+        }
+        if let Some((guest, rounds)) = &mut converted {
+            tell("convert");
             rounds.push(guest.round()?);
         }
         if disks.is_empty() {
@@ -215,6 +231,7 @@ fn main() -> Result<()> {
     }
     report.windows = windows.map(|(windows, rounds)| (windows.payload_size, rounds));
     report.publish = published.map_or(Vec::new(), |(_, rounds)| rounds);
+    report.convert = converted.map_or(Vec::new(), |(_, rounds)| rounds);
     report.prepare = prepared.map(|(guest, rounds)| (guest.hives_size, rounds));
     if measured(Part::Sparse) {
         eprintln!("the large sparse disks");

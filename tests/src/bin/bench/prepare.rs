@@ -100,10 +100,13 @@ impl LargeGuest {
     /// Prepares a copy of the disk.
     fn prepare(&self, md5: Option<&str>) -> Result<Cost> {
         let options: Vec<&str> = md5.iter().flat_map(|md5| ["--md5", md5]).collect();
-        self.run("prepare", &options)
+        self.run(
+            "prepare",
+            &[&["--platform", "azure"], &options[..]].concat(),
+        )
     }
 
-    /// Prepares a copy of the disk by `command`.
+    /// Changes a copy of the disk by `command`.
     pub fn run(&self, command: &str, options: &[&str]) -> Result<Cost> {
         let copy = self.folder.join("prepared.raw");
         CP.run(["--sparse=auto", text(&self.source)?, text(&copy)?])?;
@@ -111,7 +114,7 @@ impl LargeGuest {
         drop_from_page_cache(&self.source)?;
         memory::fill(&self.folder)?;
         let scratch = self.folder.join("prepare-scratch");
-        let run = ce_agent([command, text(&copy)?, "--platform", "azure", "--json"])?
+        let run = ce_agent([command, text(&copy)?, "--json"])?
             .with(["--scratch", text(&scratch)?])
             .with(options)
             .time_limit(TIME_LIMIT);

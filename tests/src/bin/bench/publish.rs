@@ -40,9 +40,8 @@ impl StreamedGuest {
     pub fn round(&self) -> Result<PublishRound> {
         let LargeGuest { source, folder, .. } = &self.0;
         let image = folder.join("published.vhdx");
-        let both = self
-            .0
-            .run("prepare-and-publish", &["--to", text(&image)?])?;
+        let options = ["--platform", "azure", "--to", text(&image)?];
+        let both = self.0.run("prepare-and-publish", &options)?;
         fs::remove_file(&image)?;
         drop_from_page_cache(source)?;
         memory::fill(folder)?;

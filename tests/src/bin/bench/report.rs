@@ -31,6 +31,8 @@ pub struct Report {
     pub prepare: Option<(u64, Vec<PrepareRound>)>,
     /// How long preparing and publishing it took.
     pub publish: Vec<PublishRound>,
+    /// How long converting it took.
+    pub convert: Vec<Cost>,
     /// Large sparse disks that only ce-agent exported, without a hash.
     pub huge: Vec<(&'static str, Cost)>,
 }
@@ -56,6 +58,7 @@ impl Report {
             windows: None,
             prepare: None,
             publish: Vec::new(),
+            convert: Vec::new(),
             huge: Vec::new(),
         }
     }
@@ -242,6 +245,19 @@ impl Report {
     }
 }
 
+impl Report {
+    fn write_convert(&self, f: &mut Formatter<'_>) -> fmt::Result {
+        if self.convert.is_empty() {
+            return Ok(());
+        }
+        writeln!(
+            f,
+            "\n## That disk brought from BIOS to UEFI\n\nNot hashed. The bar is 3 s.\n"
+        )?;
+        write_costs(f, &self.convert, &[("convert-to-uefi", |cost| Some(*cost))])
+    }
+}
+
 /// A contender's name, and what a round of it cost, if it could run.
 type Costs<R> = (&'static str, fn(&R) -> Option<Cost>);
 
@@ -330,6 +346,7 @@ impl Display for Report {
         self.write_windows(f)?;
         self.write_prepare(f)?;
         self.write_publish(f)?;
+        self.write_convert(f)?;
         if self.huge.is_empty() {
             return Ok(());
         }

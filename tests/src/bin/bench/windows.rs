@@ -386,7 +386,7 @@ sync "$device" "$1"
 /// As [`PhonyWindows::disk`] lays out a disk: behind 1 MiB, an EFI system partition of 100 MiB and
 /// a reserved one of 16.
 pub const WINDOWS_PARTITION: usize = 3;
-const BOOT_START: u64 = MIB;
-const BOOT_LENGTH: u64 = 100 * MIB;
-const WINDOWS_START: u64 = 117 * MIB;
-const WINDOWS_LENGTH: u64 = 64 * 1024 * MIB;
+pub const BOOT_START: u64 = MIB;
+pub const BOOT_LENGTH: u64 = 100 * MIB;
+pub const WINDOWS_START: u64 = 117 * MIB;
+pub const WINDOWS_LENGTH: u64 = 64 * 1024 * MIB;
