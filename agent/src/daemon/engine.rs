@@ -50,7 +50,9 @@ pub(super) async fn run(
     unfinished: Vec<Unfinished>,
 ) -> Result<Exit, EngineError> {
     let journal = Arc::new(Journal::open(&config.state)?);
-    let (jobs, left) = JobTable::restore(journal.records()?);
+    let records = journal.records()?;
+    journal.tidy(&records)?;
+    let (jobs, left) = JobTable::restore(records);
     let mut stop = StopSignals::new().map_err(EngineError::Signals)?;
     let (ended, mut endings) = mpsc::unbounded_channel();
     let identity = Identity::new(

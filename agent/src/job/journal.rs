@@ -153,6 +153,30 @@ impl Journal {
         Ok(records)
     }
 
+    /// Removes what a crash left and nobody will ask for: files that were being written, and notes of
+    /// jobs that are not running in `records`, which are all that there are.
+    ///
+    /// # Errors
+    ///
+    /// A folder can't be read, or a file can't be removed.
+    pub(crate) fn tidy(&self, records: &[Record]) -> Result<(), JournalError> {
+        let running = records
+            .iter()
+            .filter(|record| matches!(record.state, RecordState::Running));
+        let noted: Vec<PathBuf> = running.map(|record| self.note_path(&record.id)).collect();
+        for (name, is_note) in [("jobs", false), ("commits", true)] {
+            let folder = self.folder.join(name);
+            for entry in fs::read_dir(&folder).map_err(failed("cannot list", &folder))? {
+                let path = entry.map_err(failed("cannot list", &folder))?.path();
+                let is_half = path.extension().is_some_and(|extension| extension == NEW);
+                if is_half || is_note && !noted.contains(&path) {
+                    remove(&path)?;
+                }
+            }
+        }
+        Ok(())
+    }
+
     /// Keeps a record; durable when this returns.
     ///
     /// # Errors
@@ -233,7 +257,7 @@ fn remove(path: &Path) -> Result<(), JournalError> {
 ///
 /// It can't be written.
 pub(crate) fn write_durably(path: &Path, content: &[u8]) -> Result<(), JournalError> {
-    let new = path.with_extension("new");
+    let new = path.with_extension(NEW);
     let write = || {
         let mut file = OpenOptions::new()
             .create(true)
@@ -277,6 +301,9 @@ fn failed(action: &'static str, path: &Path) -> impl Fn(io::Error) -> JournalErr
 
 /// A request of 1 MiB and a result of 1 MiB, each perhaps with every character escaped.
 const LONGEST_RECORD: u64 = 16 << 20;
+
+/// What the name of a file ends with while it is being written.
+const NEW: &str = "new";
 
 #[cfg(test)]
 mod tests {
@@ -322,6 +349,42 @@ mod tests {
         let mut records = journal.records().unwrap();
         records.sort_by(|a, b| a.id.cmp(&b.id));
         assert_eq!(records, [record("a"), finished]);
+    }
+
+    #[test]
+    fn what_a_crash_left_behind_is_removed() {
+        let folder = tempfile::tempdir().unwrap();
+        let journal = Journal::open(folder.path()).unwrap();
+        journal.save(&record("running")).unwrap();
+        let mut finished = record("finished");
+        finished.state = RecordState::Finished {
+            job: json!({"status": "complete"}),
+            at: 7,
+            acknowledged: false,
+        };
+        journal.save(&finished).unwrap();
+        let left = [
+            "commits/finished.json",
+            "commits/gone.json",
+            "commits/running.new",
+            "jobs/running.new",
+        ];
+        let kept = [
+            "commits/running.json",
+            "jobs/finished.json",
+            "jobs/running.json",
+        ];
+        fs::write(folder.path().join(kept[0]), "{}").unwrap();
+        for name in left {
+            fs::write(folder.path().join(name), "{").unwrap();
+        }
+        journal.tidy(&journal.records().unwrap()).unwrap();
+        for name in left {
+            assert!(!folder.path().join(name).exists(), "{name}");
+        }
+        for name in kept {
+            assert!(folder.path().join(name).exists(), "{name}");
+        }
     }
 
     #[test]
