@@ -9,7 +9,10 @@ use std::fs;
 use prost_types::descriptor_proto::ReservedRange;
 use prost_types::enum_descriptor_proto::EnumReservedRange;
 use prost_types::field_descriptor_proto::{Label, Type};
-use prost_types::{DescriptorProto, EnumDescriptorProto, FileDescriptorSet};
+use prost_types::{
+    DescriptorProto, EnumDescriptorProto, EnumValueDescriptorProto, FieldDescriptorProto,
+    FileDescriptorProto, FileDescriptorSet, MethodDescriptorProto,
+};
 use surface::Surface;
 
 #[test]
@@ -43,17 +46,77 @@ fn the_text_of_a_surface_reads_back_as_the_same() {
 
 #[test]
 fn additions_break_nothing() {
-    let breaks = broken_by(|files| {
-        let ack = message(files, "Ack");
-        let mut more = ack.field[0].clone();
-        (more.name, more.number) = (Some("more".into()), Some(2));
-        ack.field.push(more);
-        let platform = values(files, "Platform");
-        let mut more = platform.value[0].clone();
-        (more.name, more.number) = (Some("PLATFORM_MORE".into()), Some(7));
-        platform.value.push(more);
-    });
-    assert_eq!(breaks, Vec::<String>::new());
+    let mut files = schema::compiled();
+    add_one_of_everything(&mut files);
+    let (before, after) = (Surface::of(&schema::compiled()), Surface::of(&files));
+    assert_eq!(before.broken_by(&after), Vec::<String>::new());
+    // And they are seen: the file of what was released would have to be renewed.
+    let mut known = before.clone();
+    assert!(known.lacks(&after));
+    known.add(&after);
+    let added: Vec<_> = (known.to_text().lines())
+        .filter(|line| !before.to_text().contains(line))
+        .map(str::to_owned)
+        .collect();
+    let expected = [
+        "call ce.connector.v1.Connector More = (.ce.connector.v1.More) returns (.ce.connector.v1.Ack)",
+        "call ce.connector.v1.Other More = (.ce.connector.v1.More) returns (.ce.connector.v1.Ack)",
+        "enum ce.connector.v1.MorePlatforms = there",
+        "field ce.connector.v1.Ack 2 = more uint64",
+        "field ce.connector.v1.AgentMessage 99 = more .ce.connector.v1.Ack in body",
+        "field ce.connector.v1.JobRequest 99 = more uint64 optional",
+        "field ce.connector.v1.More 1 = sequence uint64",
+        "message ce.connector.v1.More = there",
+        "value ce.connector.v1.Platform 7 = PLATFORM_MORE",
+    ];
+    for line in expected {
+        assert!(
+            added.iter().any(|added| added == line),
+            "{line}: {added:#?}"
+        );
+    }
+}
+
+/// A field, alone, in a `oneof` and with presence; a message, an enum, a value, a call and a service.
+fn add_one_of_everything(files: &mut FileDescriptorSet) {
+    let named_more = |field: &FieldDescriptorProto, number| FieldDescriptorProto {
+        name: Some("more".into()),
+        number: Some(number),
+        ..field.clone()
+    };
+    let ack = message(files, "Ack");
+    let more = named_more(&ack.field[0], 2);
+    ack.field.push(more);
+    let body = message(files, "AgentMessage");
+    let last = body.field.iter().rfind(|field| field.oneof_index.is_some());
+    let more = named_more(last.expect("ack"), 99);
+    body.field.push(more);
+    let request = message(files, "JobRequest");
+    let timeout = request.field.iter().find(|field| field.number() == 16);
+    let more = named_more(timeout.expect("timeout_seconds"), 99);
+    request.field.push(more);
+    let platform = values(files, "Platform");
+    let mut more_platforms = platform.clone();
+    let mut more = platform.value[0].clone();
+    (more.name, more.number) = (Some("PLATFORM_MORE".into()), Some(7));
+    platform.value.push(more);
+    more_platforms.name = Some("MorePlatforms".into());
+    let mut more = message(files, "Ack").clone();
+    more.name = Some("More".into());
+    let file = (files.file.iter_mut()).find(|file| !file.service.is_empty());
+    let file = file.expect("session.proto");
+    file.message_type.push(more);
+    file.enum_type.push(more_platforms);
+    let call = MethodDescriptorProto {
+        name: Some("More".into()),
+        input_type: Some(".ce.connector.v1.More".into()),
+        output_type: Some(".ce.connector.v1.Ack".into()),
+        ..Default::default()
+    };
+    let mut other = file.service[0].clone();
+    (other.name, other.method) = (Some("Other".into()), vec![call.clone()]);
+    file.service[0].method.push(call);
+    file.service.push(other);
 }
 
 #[test]
@@ -147,27 +210,118 @@ fn an_enum_value_may_go_only_when_its_number_and_its_name_are_reserved() {
 }
 
 #[test]
+fn an_enum_value_that_is_renamed_or_renumbered_is_noticed() {
+    let gcp = |files: &mut FileDescriptorSet, change: fn(&mut EnumValueDescriptorProto)| {
+        change(&mut values(files, "Platform").value[3]);
+    };
+    let renamed = broken_by(|files| gcp(files, |value| value.name = Some("PLATFORM_G".into())));
+    assert_eq!(
+        renamed,
+        ["value ce.connector.v1.Platform 3 was `PLATFORM_GCP`, is `PLATFORM_G`"]
+    );
+    let renumbered = broken_by(|files| gcp(files, |value| value.number = Some(33)));
+    assert_eq!(
+        renumbered,
+        ["value ce.connector.v1.Platform 3 (`PLATFORM_GCP`) is gone and not reserved"]
+    );
+}
+
+#[test]
+fn a_field_of_another_message_or_that_enters_a_oneof_is_noticed() {
+    let retyped = broken_by(|files| {
+        let field = &mut message(files, "StartJob").field;
+        let credentials = field.iter_mut().find(|field| field.number() == 4);
+        credentials.expect("credentials").type_name = Some(".ce.connector.v1.Ack".into());
+    });
+    assert_eq!(
+        retyped,
+        [
+            "field ce.connector.v1.StartJob 4 was `credentials .ce.connector.v1.Credentials`, \
+          is `credentials .ce.connector.v1.Ack`"
+        ]
+    );
+    let entered = broken_by(|files| {
+        message(files, "AgentMessage").field[0].oneof_index = Some(0);
+    });
+    assert_eq!(
+        entered,
+        [
+            "field ce.connector.v1.AgentMessage 1 was `sequence uint64`, is `sequence uint64 in body`"
+        ]
+    );
+}
+
+#[test]
 fn messages_enums_and_calls_stay() {
-    let gone = broken_by(|files| {
-        for file in &mut files.file {
-            file.message_type
-                .retain(|message| message.name() != "CancelJob");
-            file.enum_type.retain(|values| values.name() != "Network");
+    let lost = |change: fn(&mut FileDescriptorProto), expected: &[&str]| {
+        let gone = broken_by(|files| files.file.iter_mut().for_each(change));
+        for expected in expected {
+            assert!(
+                gone.iter().any(|line| line.starts_with(expected)),
+                "{expected}: {gone:#?}"
+            );
+        }
+    };
+    lost(
+        |file| file.message_type.retain(|it| it.name() != "CancelJob"),
+        &[
+            "message ce.connector.v1.CancelJob (`there`) is gone",
+            "field ce.connector.v1.CancelJob 1 (`job_id string`) is gone",
+        ],
+    );
+    lost(
+        |file| file.enum_type.retain(|it| it.name() != "Network"),
+        &[
+            "enum ce.connector.v1.Network (`there`) is gone",
+            "value ce.connector.v1.Network 1 (`NETWORK_KEEP`) is gone",
+        ],
+    );
+    // What stands within a message is no less relied on.
+    lost(
+        |file| {
+            for message in &mut file.message_type {
+                message.enum_type.clear();
+                message.nested_type.clear();
+            }
+        },
+        &[
+            "enum ce.connector.v1.Goodbye.Reason (`there`) is gone",
+            "value ce.connector.v1.Goodbye.Reason 1 (`REASON_STOPPING`) is gone",
+            "message ce.connector.v1.Artifacts.DurationsMsEntry (`there`) is gone",
+        ],
+    );
+    lost(
+        |file| file.service.clear(),
+        &["call ce.connector.v1.Connector Session (`(stream"],
+    );
+    lost(
+        |file| {
+            for service in &mut file.service {
+                service.method[0].name = Some("Conversation".into());
+            }
+        },
+        &["call ce.connector.v1.Connector Session (`(stream"],
+    );
+    lost(
+        |file| {
             for service in &mut file.service {
                 service.method[0].server_streaming = None;
             }
-        }
-    });
-    for expected in [
-        "message ce.connector.v1.CancelJob",
-        "enum ce.connector.v1.Network",
-        "call ce.connector.v1.Connector Session was",
-    ] {
-        assert!(
-            gone.iter().any(|line| line.starts_with(expected)),
-            "{gone:#?}"
-        );
-    }
+        },
+        &["call ce.connector.v1.Connector Session was"],
+    );
+    lost(
+        |file| {
+            for service in &mut file.service {
+                service.method[0].input_type = Some(".ce.connector.v1.Ack".into());
+            }
+        },
+        &["call ce.connector.v1.Connector Session was"],
+    );
+    lost(
+        |file| file.package = Some("ce.connector.v2".into()),
+        &["message ce.connector.v1.Ack (`there`) is gone"],
+    );
 }
 
 /// What a change of the files would break.
