@@ -33,7 +33,7 @@ pub mod v1 {
 
 /// The revision of the protocol that these types are of. It counts up with every addition to the
 /// `.proto` files; README.md has the rules, and a list of what each revision added.
-pub const PROTOCOL_REVISION: u32 = 1;
+pub const PROTOCOL_REVISION: u32 = 2;
 
 /// The largest message either side may send, encoded, in bytes.
 pub const MAX_MESSAGE_BYTES: usize = 1 << 20;
@@ -51,6 +51,39 @@ pub const TOKEN_METADATA_KEY: &str = "authorization";
 pub fn is_valid_id(id: &str) -> bool {
     let allowed = |byte: u8| byte.is_ascii_alphanumeric() || b"._-".contains(&byte);
     (1..=64).contains(&id.len()) && id.bytes().all(allowed) && !id.starts_with('.')
+}
+
+impl v1::JobRequest {
+    /// The lowest revision of the protocol that knows everything in the request: what
+    /// `StartJob.required_revision` has to say of it. An agent that is older would do the job without
+    /// what it does not know.
+    pub fn required_revision(&self) -> u32 {
+        // Every field by name: one that is added has to be thought of here.
+        let Self {
+            operation: _,
+            platform: _,
+            disk: _,
+            output_storage_location: _,
+            output_image_filename: _,
+            output_format: _,
+            hash_disk: _,
+            md5_hash: _,
+            hashed_bytes: _,
+            free_space: _,
+            provisioning_type: _,
+            xd_reconfigure: _,
+            domain_unjoin: _,
+            install_misa: _,
+            network: _,
+            timeout_seconds: _,
+            convert_to_uefi,
+            keep_prepared,
+        } = self;
+        match convert_to_uefi.is_some() || keep_prepared.is_some() {
+            true => 2,
+            false => 1,
+        }
+    }
 }
 
 impl fmt::Debug for v1::Credentials {
@@ -86,6 +119,27 @@ mod tests {
         let shown = format!("{message:?} {message:#?}");
         assert!(shown.contains("Credentials(..)"));
         assert!(!shown.contains("hunter2") && !shown.contains("writer"));
+    }
+
+    #[test]
+    fn a_request_needs_no_newer_agent_than_its_fields_do() {
+        let plain = v1::JobRequest {
+            operation: Some(v1::Operation::Prepare.into()),
+            timeout_seconds: Some(1),
+            ..Default::default()
+        };
+        assert_eq!(plain.required_revision(), 1);
+        // Saying no is saying something: an agent that does not know the field can't tell.
+        let converted = v1::JobRequest {
+            convert_to_uefi: Some(false),
+            ..plain.clone()
+        };
+        assert_eq!(converted.required_revision(), 2);
+        let kept = v1::JobRequest {
+            keep_prepared: Some(true),
+            ..plain
+        };
+        assert_eq!(kept.required_revision(), 2);
     }
 
     #[test]

@@ -307,7 +307,7 @@ fn a_job_that_cannot_be_is_refused_with_every_problem() -> Result<()> {
     };
 
     let mut job = desk.export("future");
-    job.required_revision = 2;
+    job.required_revision = ce_proto::PROTOCOL_REVISION + 1;
     session.say_next(start(&job))?;
     let rejected = session.rejected()?;
     ensure!(rejected.reason() == Reason::Unsupported, "{rejected:?}");

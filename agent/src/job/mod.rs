@@ -31,7 +31,7 @@ mod result;
 mod selection;
 mod share;
 mod spec;
-pub(crate) mod wire;
+pub mod wire;
 
 pub use destination::{Destination, Share, ShareAccess, guard_secrets, read_credentials};
 pub use diagnostics::DiagnosticsBundle;

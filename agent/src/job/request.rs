@@ -88,6 +88,12 @@ pub struct LocalOverrides {
 }
 
 impl Request {
+    /// The names of all fields that a request may have.
+    pub fn field_names() -> impl Iterator<Item = &'static str> {
+        let ours = OUR_FIELDS.into_iter().chain(PREPARE_FIELDS);
+        ours.chain(PUBLISH_FIELDS)
+    }
+
     /// Reads a request.
     ///
     /// # Errors
@@ -714,8 +720,7 @@ fn without_values(error: &serde_json::Error) -> String {
 fn meant(name: &str) -> Option<&'static str> {
     let plain = |name: &str| name.replace(['_', '-', ' '], "").to_lowercase();
     let name = plain(name);
-    let ours = OUR_FIELDS.into_iter().chain(PREPARE_FIELDS);
-    ours.chain(PUBLISH_FIELDS).find(|ours| {
+    Request::field_names().find(|ours| {
         let ours = plain(ours);
         let tolerated = if ours.len() < 6 { 1 } else { 2 };
         strsim::damerau_levenshtein(&name, &ours) <= tolerated

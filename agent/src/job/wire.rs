@@ -17,7 +17,7 @@ use super::machine::{Refusal, RefusalReason};
 use super::{ErrorCode, JobError};
 
 /// A field of a request that can't be what it is, and why.
-pub(crate) type Problem = (String, String);
+pub type Problem = (String, String);
 
 /// The fields of a request, by the names of the contract.
 ///
@@ -25,7 +25,7 @@ pub(crate) type Problem = (String, String);
 ///
 /// Every value that this version does not know, and every text that is longer than the protocol
 /// allows.
-pub(crate) fn fields_of(request: &v1::JobRequest) -> Result<Map<String, Value>, Vec<Problem>> {
+pub fn fields_of(request: &v1::JobRequest) -> Result<Map<String, Value>, Vec<Problem>> {
     let mut fields = Fields::default();
     fields.name("operation", request.operation, operation);
     fields.name("platform", request.platform, platform);
@@ -80,6 +80,8 @@ pub(crate) fn fields_of(request: &v1::JobRequest) -> Result<Map<String, Value>, 
         })
     });
     fields.value("timeoutSeconds", request.timeout_seconds);
+    fields.value("convertToUefi", request.convert_to_uefi);
+    fields.value("keepPrepared", request.keep_prepared);
     match fields.problems.is_empty() {
         true => Ok(fields.map),
         false => Err(fields.problems),
@@ -292,7 +294,7 @@ fn error_of(error: &JobError) -> v1::JobError {
 ///
 /// It is at most [`MAX_MESSAGE_BYTES`] long: of a result that is longer, what people read goes
 /// first, and a warning says so.
-pub(crate) fn finished(id: &str, attempt: u32, job: &Value, at: i64) -> v1::JobFinished {
+pub fn finished(id: &str, attempt: u32, job: &Value, at: i64) -> v1::JobFinished {
     use v1::job_finished::Status;
     let status = match job["status"].as_str() {
         Some("complete") => Status::Complete,

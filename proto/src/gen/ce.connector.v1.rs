@@ -101,6 +101,14 @@ pub struct JobRequest {
     /// `timeoutSeconds`. How long the job may take, in seconds. 7200 if absent.
     #[prost(uint64, optional, tag = "16")]
     pub timeout_seconds: ::core::option::Option<u64>,
+    /// `convertToUefi`. Of prepare and prepareAndPublish: whether a disk that starts by BIOS is brought to
+    /// start by UEFI first. No if absent. Since revision 2.
+    #[prost(bool, optional, tag = "17")]
+    pub convert_to_uefi: ::core::option::Option<bool>,
+    /// `keepPrepared`. Of prepareAndPublish: whether the disk is prepared also if its image can't be written.
+    /// No if absent. Since revision 2.
+    #[prost(bool, optional, tag = "18")]
+    pub keep_prepared: ::core::option::Option<bool>,
 }
 /// Exactly one way to name a disk. Texts have at most 255 bytes, `path` at most 4096.
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]

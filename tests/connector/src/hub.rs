@@ -549,7 +549,7 @@ impl Keeper {
         };
         Ok(Ok(Some(v1::StartJob {
             job_id: id.to_string(),
-            required_revision: 1,
+            required_revision: request.message.required_revision(),
             request: Some(request.message),
             attempt: job.attempt,
             credentials,

@@ -136,6 +136,8 @@ fn job_request(fields: &mut Fields<'_>) -> (v1::JobRequest, Option<String>) {
         install_misa: fields.flag("installMisa"),
         network: fields.word("network", &NETWORKS),
         timeout_seconds: fields.number("timeoutSeconds"),
+        convert_to_uefi: fields.flag("convertToUefi"),
+        keep_prepared: fields.flag("keepPrepared"),
     };
     if message.timeout_seconds == Some(0) {
         fields.problem("timeoutSeconds", "is 0; give the job at least a second");
@@ -328,7 +330,8 @@ fn meant(name: &str) -> Option<&'static str> {
     })
 }
 
-const FIELDS: [&str; 16] = [
+/// The names of all fields that are ours.
+pub const FIELDS: [&str; 18] = [
     "operation",
     "platform",
     "disk",
@@ -345,6 +348,8 @@ const FIELDS: [&str; 16] = [
     "installMisa",
     "network",
     "timeoutSeconds",
+    "convertToUefi",
+    "keepPrepared",
 ];
 
 /// What the orchestrator is known to send along for its own use, and looks like one of ours.

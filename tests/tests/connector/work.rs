@@ -4,11 +4,13 @@ use std::fs;
 
 use anyhow::{Context, Result, ensure};
 use ce_platform::Platform;
+use ce_tests::guest::inspected;
 use ce_tests::oracle;
 use ce_tests::pattern::MIB;
 use ce_tests::tool::text;
 use serde_json::{Value, json};
 
+use crate::bios_disk::{Bench, Layout};
 use crate::share::{PASSWORD, Setup};
 use crate::site::{Admission, Site, has_ended};
 use crate::{guest, guest_disk};
@@ -122,6 +124,27 @@ fn an_agent_with_a_token_prepares_a_disk_that_the_orchestrator_names() -> Result
     site.until_logged("not let in: the token has been used")?;
     let said = thief.stop()?;
     ensure!(said.contains("the token has been used"), "{said}");
+    Ok(())
+}
+
+#[test]
+fn a_disk_that_starts_by_bios_is_prepared_and_converted_if_the_request_says_so() -> Result<()> {
+    let site = Site::new()?;
+    let agent = site.agent("ce-1")?.start()?;
+    let disk = site.path("disks").join("bios.raw");
+    fs::rename(&Bench::new(&Layout::default())?.disk, &disk)?;
+    let mut request = json!({"operation": "prepare", "platform": "azure", "disk": {"path": disk}});
+    let refused = site.ended(&site.submit(&request)?)?;
+    ensure!(refused["error"]["code"] == "NotUefi", "{refused:#}");
+    ensure!(inspected(&disk)?["firmware"] == "BIOS");
+    request["convertToUefi"] = true.into();
+    let prepared = site.complete(&site.submit(&request)?)?;
+    ensure!(
+        prepared["artifacts"]["proof"]["failures"] == json!([]),
+        "{prepared:#}"
+    );
+    ensure!(inspected(&disk)?["firmware"] == "UEFI");
+    agent.stop()?;
     Ok(())
 }
 

@@ -4,7 +4,7 @@
 use std::time::{Duration, Instant};
 
 use ce_proto::v1::connector_message::Body as Said;
-use ce_proto::{PROTOCOL_REVISION, is_valid_id, v1};
+use ce_proto::{is_valid_id, v1};
 use tracing::{debug, info, warn};
 
 use super::{Engine, EngineError};
@@ -93,9 +93,9 @@ impl Engine {
         &mut self,
         welcome: v1::Welcome,
     ) -> Result<Result<(), String>, EngineError> {
-        if welcome.protocol_revision < PROTOCOL_REVISION {
+        if welcome.protocol_revision < OLDEST_CONNECTOR {
             return Ok(Err(format!(
-                "it speaks revision {}, and this agent needs {PROTOCOL_REVISION}",
+                "it speaks revision {}, and this agent needs {OLDEST_CONNECTOR}",
                 welcome.protocol_revision
             )));
         }
@@ -150,6 +150,10 @@ impl Engine {
         Ok(Ok(()))
     }
 }
+
+/// The oldest revision of the protocol that a Connector may have. Nothing that came later is needed of
+/// it: those are things that it may ask for.
+pub(super) const OLDEST_CONNECTOR: u32 = 1;
 
 /// Below a minute nobody needs to hear of it.
 const CLOCK_SKEW_TOLD_MS: u64 = 60_000;

@@ -5,6 +5,7 @@ use ce_proto::{PROTOCOL_REVISION, v1};
 use tracing::{debug, error};
 
 use super::Engine;
+use super::messages::OLDEST_CONNECTOR;
 use crate::host;
 use crate::job::machine::{JobTable, Letter, RecordState};
 use crate::job::wire;
@@ -31,7 +32,7 @@ impl Engine {
         });
         let hello = v1::Hello {
             protocol_revision: PROTOCOL_REVISION,
-            minimum_revision: PROTOCOL_REVISION,
+            minimum_revision: OLDEST_CONNECTOR,
             agent_id: self.config.agent_id.clone(),
             agent_version: env!("CARGO_PKG_VERSION").to_owned(),
             state_id: self.journal.state_id().to_owned(),

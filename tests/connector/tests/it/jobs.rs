@@ -64,6 +64,23 @@ async fn a_job_goes_to_an_agent_and_its_result_comes_back() {
 }
 
 #[tokio::test]
+async fn a_job_asks_for_no_newer_agent_than_its_fields_do() {
+    let stage = Stage::new().await;
+    let mut agent = Agent::of(&stage, "a").await;
+    let prepare = r#"{"operation":"prepare","platform":"aws","disk":{"lun":1}}"#;
+    let converting = prepare.replacen('{', r#"{"convertToUefi":true,"#, 1);
+    for (request, revision) in [(prepare, 1), (&*converting, 2)] {
+        stage.submit(request).await;
+        let start = agent.job().await;
+        assert_eq!(start.required_revision, revision, "{request}");
+        agent.accept(&start).await;
+        agent.finish(&start).await;
+        agent.acknowledged().await;
+    }
+    stage.stop().await;
+}
+
+#[tokio::test]
 async fn an_answer_that_comes_twice_counts_once() {
     let stage = Stage::new().await;
     let mut agent = Agent::of(&stage, "a").await;
