@@ -449,7 +449,8 @@ fn changes(left: &mut Map<String, Value>) -> Vec<v1::Change> {
     let told = left.get("changes").and_then(Value::as_array);
     let told: Option<Vec<_>> = told.and_then(|all| all.iter().map(change).collect());
     match told {
-        Some(changes) if changes.len() <= MOST_CHANGES => {
+        // That there were none is something else than that none were looked for.
+        Some(changes) if (1..=MOST_CHANGES).contains(&changes.len()) => {
             left.remove("changes");
             changes
         }

@@ -114,8 +114,17 @@ fn artifacts(message: v1::Artifacts) -> Result<Map<String, Value>, Malformed> {
             Malformed::new("artifacts.further_json", format!("no JSON object: {error}"))
         })?,
     };
+    // What has a field is checked there, and nothing may come past it.
+    if let Some(name) = WITH_A_FIELD
+        .iter()
+        .find(|name| artifacts.contains_key(**name))
+    {
+        let problem = format!("`{name}` has a field of its own");
+        return Err(Malformed::new("artifacts.further_json", problem));
+    }
     let mut put = |name: &str, value: Value| {
-        artifacts.insert(name.to_owned(), value);
+        // Of `windows` and `changes` there may be more to tell than the fields can.
+        artifacts.entry(name).or_insert(value);
     };
     if let Some(hash) = message.md5_hash {
         let digit = |byte: u8| matches!(byte, b'0'..=b'9' | b'a'..=b'f');
@@ -254,6 +263,20 @@ pub fn at_most(field: &'static str, found: usize, limit: usize) -> Result<(), Ma
     Ok(())
 }
 
+/// Artifacts that are told by their fields only.
+const WITH_A_FIELD: [&str; 10] = [
+    "durations",
+    "fileSizeBytes",
+    "freeSpace",
+    "hashedBytes",
+    "md5Hash",
+    "outputImage",
+    "resumedFromBytes",
+    "sourcePlatform",
+    "verified",
+    "virtualSizeBytes",
+];
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -272,7 +295,7 @@ mod tests {
                 md5_hash: Some("0123456789abcdef0123456789abcdef".into()),
                 free_space: Some(v1::FreeSpace::Copy.into()),
                 durations_ms: [("export".to_owned(), 1500)].into(),
-                further_json: r#"{"disk":{"sizeBytes":1},"md5Hash":"overruled"}"#.into(),
+                further_json: r#"{"disk":{"sizeBytes":1}}"#.into(),
                 ..Default::default()
             }),
             ..complete()
@@ -322,6 +345,10 @@ mod tests {
         );
         assert_eq!(
             with(|m| artifacts(m).further_json = "[1]".into()),
+            "artifacts.further_json"
+        );
+        assert_eq!(
+            with(|m| artifacts(m).further_json = r#"{"md5Hash":"unchecked"}"#.into()),
             "artifacts.further_json"
         );
         assert_eq!(

@@ -12,6 +12,10 @@ use crate::result::{Malformed, at_most, platform_word};
 use crate::view::{AgentFacts, DiskFacts};
 
 /// Whether the agent calls itself what its certificate or token calls it.
+///
+/// # Errors
+///
+/// It does not.
 pub fn check_name(hello: &v1::Hello, owner: &AgentId) -> Result<(), Status> {
     if hello.agent_id.is_empty() || hello.agent_id == owner.as_str() {
         return Ok(());
@@ -22,6 +26,10 @@ pub fn check_name(hello: &v1::Hello, owner: &AgentId) -> Result<(), Status> {
 }
 
 /// Whether both sides can speak the same revision.
+///
+/// # Errors
+///
+/// They can't, or what the agent says of its revisions makes no sense.
 pub fn check_revision(hello: &v1::Hello) -> Result<(), Status> {
     let ours = ce_proto::PROTOCOL_REVISION;
     if hello.protocol_revision == 0 || hello.minimum_revision > hello.protocol_revision {
@@ -40,6 +48,10 @@ pub fn check_revision(hello: &v1::Hello) -> Result<(), Status> {
 }
 
 /// The request for a certificate, if there is one.
+///
+/// # Errors
+///
+/// It is too long.
 pub fn certificate_request(hello: &v1::Hello) -> Result<Option<CertificateRequest>, Status> {
     let request = &hello.certificate_request;
     let field = "hello.certificate_request";
@@ -52,7 +64,11 @@ pub fn certificate_request(hello: &v1::Hello) -> Result<Option<CertificateReques
     Ok(CertificateRequest::new(request.clone()))
 }
 
-/// The rest of it, checked.
+/// The rest of it, checked: the agent's state, the jobs that it has, and what it says of itself.
+///
+/// # Errors
+///
+/// Something in it is no name, or longer than the protocol allows.
 pub fn opening(
     hello: v1::Hello,
     address: SocketAddr,

@@ -11,7 +11,12 @@ use crate::machine::{Progress, Word};
 use crate::result::{self, Malformed, at_most};
 use crate::store::LogLine;
 
-/// The hub's word for a message.
+/// The hub's word for a message of `agent` in `session`, with this number.
+///
+/// # Errors
+///
+/// A Hello or an Ack, which are for the session; and every message that is not as the protocol has it: the
+/// status with which the session ends, and which names the field.
 pub fn input(
     body: Body,
     agent: &AgentId,

@@ -32,8 +32,8 @@ use crate::listener::Peer;
 use crate::registry::{Registry, RegistryError};
 use crate::turned_away::TurnedAway;
 
-mod hello;
-mod message;
+pub mod hello;
+pub mod message;
 mod pace;
 
 pub use pace::Pace;
