@@ -11,11 +11,13 @@ use anyhow::{Context, Result, ensure};
 use ce_platform::Platform;
 use ce_tests::agent::{Invocation, Running};
 use ce_tests::cable::Cable;
+use ce_tests::guest::inspected;
 use ce_tests::oracle;
 use ce_tests::pattern::MIB;
 use rustix::process::Signal;
 use serde_json::{Value, json};
 
+use crate::bios_disk::{Bench, Layout};
 use crate::share::{PASSWORD, Setup};
 use crate::site::{Admission, PATIENCE, Site, has_ended};
 use crate::{guest, guest_disk};
@@ -194,7 +196,7 @@ fn jobs_of_every_kind_end_as_what_they_are_however_the_agent_is_killed() -> Resu
             ("prepare and publish", both),
         ] {
             fs::write(&windows, &old)?;
-            let job = agent.killed_during(&request, round)?;
+            let job = agent.killed_during(&request, some(round, 700))?;
             let ended = site.ended(&job)?;
             let is_complete = ended["status"] == "complete";
             let told = ended["error"]["message"].as_str().unwrap_or_default();
@@ -238,7 +240,7 @@ fn a_prepare_whose_commit_was_begun_is_finished_and_told_as_complete() -> Result
     let old = fs::read(&windows)?;
     let invocation = site.agent("ce-1")?;
     let mut agent = Killed::new(&site, invocation)?;
-    let note = site.path("agent-ce-1/state/commits");
+    let note = site.path(NOTES);
     let (mut finished, mut untouched) = (0, 0);
     for round in 0..rounds {
         fs::write(&windows, &old)?;
@@ -249,16 +251,7 @@ fn a_prepare_whose_commit_was_begun_is_finished_and_told_as_complete() -> Result
             request =
                 json!({"operation": "prepare", "platform": "azure", "disk": {"path": windows}});
         }
-        let job = site.submit(&request)?;
-        // From the moment on at which a commit is about to be made.
-        let until = Instant::now() + PATIENCE;
-        while fs::read_dir(&note)?.next().is_none() {
-            ensure!(Instant::now() < until, "no commit: {:#}", site.show(&job)?);
-            sleep(Duration::from_millis(1));
-        }
-        sleep(Duration::from_millis(some(round, 120)));
-        agent.kill()?;
-        agent.start()?;
+        let job = agent.killed_at_commit(&request, some(round, 120))?;
         let ended = site.ended(&job)?;
         if fs::read(&windows)? == old {
             untouched += 1;
@@ -276,6 +269,52 @@ fn a_prepare_whose_commit_was_begun_is_finished_and_told_as_complete() -> Result
     }
     println!("{rounds} commits cut off: {finished} finished later, {untouched} not begun");
     ensure!(finished > 0, "no commit was cut off");
+    agent.stop()
+}
+
+#[test]
+fn a_conversion_that_is_cut_off_leaves_the_old_disk_or_the_new_one_and_is_told_as_that()
+-> Result<()> {
+    let rounds = if is_long() { 40 } else { 4 };
+    let site = Site::new()?;
+    let disk = site.path("disks").join("bios.raw");
+    fs::rename(&Bench::new(&Layout::default())?.disk, &disk)?;
+    let old = fs::read(&disk)?;
+    let request = json!({"operation": "convertToUefi", "disk": {"path": disk}});
+    let mut agent = Killed::new(&site, site.agent("ce-1")?)?;
+    let (mut finished, mut untouched) = (0, 0);
+    for round in 0..rounds {
+        fs::write(&disk, &old)?;
+        // Half of them before the commit, most likely; the others in it.
+        let job = match round % 2 == 0 {
+            true => agent.killed_during(&request, some(round, 250))?,
+            false => agent.killed_at_commit(&request, some(round, 120))?,
+        };
+        let ended = site.ended(&job)?;
+        if fs::read(&disk)? == old {
+            untouched += 1;
+            ensure!(ended["error"]["code"] == "Interrupted", "{ended:#}");
+            let told = ended["error"]["message"].as_str().unwrap_or_default();
+            ensure!(told.contains("the disk is as it was"), "{told}");
+        } else {
+            finished += usize::from(ended["warnings"].to_string().contains("restarted"));
+            ensure!(ended["status"] == "complete", "{ended:#}");
+            let artifacts = &ended["artifacts"];
+            ensure!(artifacts["proof"]["failures"] == json!([]), "{ended:#}");
+            ensure!(inspected(&disk)?["firmware"] == "UEFI");
+            let disk = ce_tests::tool::text(&disk)?;
+            let again = ce_tests::agent::ce_agent(["convert-to-uefi", disk, "--plan", "--json"])?;
+            let again = again.expect_code(0)?.job()?;
+            ensure!(
+                again["artifacts"]["changedBytes"].is_null(),
+                "only a part was committed: {again:#}"
+            );
+        }
+        let mut notes = fs::read_dir(site.path(NOTES))?;
+        ensure!(notes.next().is_none(), "a note is left");
+    }
+    println!("{rounds} conversions cut off: {finished} finished later, {untouched} not begun");
+    ensure!(finished + untouched > 0, "no conversion was cut off");
     agent.stop()
 }
 
@@ -335,11 +374,27 @@ impl<'s> Killed<'s> {
         Ok(())
     }
 
-    /// Gives it a job, and kills it some time after the job has begun.
-    fn killed_during(&mut self, request: &Value, round: u64) -> Result<String> {
+    /// Gives it a job, and kills it so many milliseconds after the job has begun.
+    fn killed_during(&mut self, request: &Value, after: u64) -> Result<String> {
         let job = self.site.submit(request)?;
         self.site.wait(&job, |job| job["status"] != "pending")?;
-        sleep(Duration::from_millis(some(round, 700)));
+        sleep(Duration::from_millis(after));
+        self.kill()?;
+        self.start()?;
+        Ok(job)
+    }
+
+    /// Gives it a job that changes a disk, and kills it so many milliseconds after the commit was begun.
+    fn killed_at_commit(&mut self, request: &Value, after: u64) -> Result<String> {
+        let job = self.site.submit(request)?;
+        let notes = self.site.path(NOTES);
+        let until = Instant::now() + PATIENCE;
+        while fs::read_dir(&notes)?.next().is_none() {
+            let shown = || self.site.show(&job);
+            ensure!(Instant::now() < until, "no commit: {:#}", shown()?);
+            sleep(Duration::from_millis(1));
+        }
+        sleep(Duration::from_millis(after));
         self.kill()?;
         self.start()?;
         Ok(job)
@@ -359,6 +414,9 @@ impl Drop for Killed<'_> {
         }
     }
 }
+
+/// Where an agent notes what it is about to commit.
+const NOTES: &str = "agent-ce-1/state/commits";
 
 /// Some number below a limit, another one in each round.
 fn some(round: u64, limit: u64) -> u64 {
