@@ -383,8 +383,8 @@ fn tls_error(error: &io::Error) -> LinkError {
 /// What TLS has against the other side, or the other side against us.
 fn tls_refusal(error: &TlsError) -> LinkError {
     use CertificateError::{
-        Expired, ExpiredContext, NotValidForName, NotValidForNameContext, NotValidYet,
-        NotValidYetContext, UnknownIssuer,
+        BadSignature, Expired, ExpiredContext, NotValidForName, NotValidForNameContext,
+        NotValidYet, NotValidYetContext, UnknownIssuer,
     };
     const CLOCK: &str = "check the clock of this machine and of the Connector's";
     LinkError::refused(match error {
@@ -409,7 +409,8 @@ fn tls_refusal(error: &TlsError) -> LinkError {
         TlsError::InvalidCertificate(Expired) => {
             format!("the Connector's certificate has expired; {CLOCK}")
         }
-        TlsError::InvalidCertificate(UnknownIssuer) => {
+        // A CA of the same name and with another key is another CA.
+        TlsError::InvalidCertificate(UnknownIssuer | BadSignature) => {
             "the Connector's certificate is not from the pinned CA (`ca`, `ca_file`)".into()
         }
         TlsError::InvalidCertificate(NotValidForName | NotValidForNameContext { .. }) => {

@@ -120,12 +120,29 @@ pub fn accept(
                 match handshake(stream, address, acceptor, place).await {
                     // The server may be gone by now.
                     Ok(connection) => drop(sender.send(Ok(connection)).await),
-                    Err(error) => turned_away.note(address, &format!("no TLS: {error}")),
+                    Err(error) => turned_away.note(address, &format!("no TLS: {}", why(&error))),
                 }
             });
         }
     });
     receiver
+}
+
+/// Why a handshake failed. CAs of Connectors have the same name, so one that is another's shows by its
+/// signatures, and not as an unknown one.
+fn why(error: &io::Error) -> String {
+    use rustls::AlertDescription::{BadCertificate, DecryptError, UnknownCA};
+    use rustls::CertificateError::{BadSignature, UnknownIssuer};
+    let inner = error.get_ref().and_then(|inner| inner.downcast_ref());
+    match inner {
+        Some(rustls::Error::InvalidCertificate(UnknownIssuer | BadSignature)) => {
+            format!("its certificate is not from this Connector's CA ({error})")
+        }
+        Some(rustls::Error::AlertReceived(UnknownCA | DecryptError | BadCertificate)) => format!(
+            "it does not take this Connector's certificate, as if it was given another CA ({error})"
+        ),
+        _ => error.to_string(),
+    }
 }
 
 async fn handshake(

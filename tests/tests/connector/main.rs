@@ -22,4 +22,5 @@ mod browser;
 mod many;
 mod page;
 mod site;
+mod strangers;
 mod work;
