@@ -242,7 +242,10 @@ fn a_prepare_whose_commit_was_begun_is_finished_and_told_as_complete() -> Result
     let mut agent = Killed::new(&site, invocation)?;
     let note = site.path(NOTES);
     let (mut finished, mut untouched) = (0, 0);
-    for round in 0..rounds {
+    let mut aim = Aim::within(120);
+    let mut round = 0;
+    while round < rounds || finished == 0 {
+        ensure!(round < 10 * rounds, "no commit was cut off");
         fs::write(&windows, &old)?;
         let image = format!("prepared-{round}");
         let mut request = prepare_and_publish(&site, &windows, &image);
@@ -251,13 +254,17 @@ fn a_prepare_whose_commit_was_begun_is_finished_and_told_as_complete() -> Result
             request =
                 json!({"operation": "prepare", "platform": "azure", "disk": {"path": windows}});
         }
-        let job = agent.killed_at_commit(&request, some(round, 120))?;
+        let job = agent.killed_at_commit(&request, aim.after(round))?;
         let ended = site.ended(&job)?;
         if fs::read(&windows)? == old {
             untouched += 1;
+            aim.was_early();
             ensure!(ended["error"]["code"] == "Interrupted", "{ended:#}");
         } else {
-            finished += usize::from(ended["warnings"].to_string().contains("restarted"));
+            match ended["warnings"].to_string().contains("restarted") {
+                true => finished += 1,
+                false => aim.was_late(),
+            }
             ensure!(ended["status"] == "complete", "{ended:#}");
             ensure!(ended["artifacts"]["changes"].is_array(), "{ended:#}");
             expect_nothing_left_to_do(&windows)?;
@@ -266,9 +273,9 @@ fn a_prepare_whose_commit_was_begun_is_finished_and_told_as_complete() -> Result
         let image = site.path("images").join(image).with_extension("vhdx");
         ensure!(image.is_file() == publishes, "{ended:#}");
         ensure!(fs::read_dir(&note)?.next().is_none(), "a note is left");
+        round += 1;
     }
-    println!("{rounds} commits cut off: {finished} finished later, {untouched} not begun");
-    ensure!(finished > 0, "no commit was cut off");
+    println!("{round} commits cut off: {finished} finished later, {untouched} not begun");
     agent.stop()
 }
 
@@ -283,21 +290,32 @@ fn a_conversion_that_is_cut_off_leaves_the_old_disk_or_the_new_one_and_is_told_a
     let request = json!({"operation": "convertToUefi", "disk": {"path": disk}});
     let mut agent = Killed::new(&site, site.agent("ce-1")?)?;
     let (mut finished, mut untouched) = (0, 0);
-    for round in 0..rounds {
+    let (mut before, mut within) = (Aim::within(250), Aim::within(120));
+    let mut round = 0;
+    while round < rounds || finished + untouched == 0 {
+        ensure!(round < 10 * rounds, "no conversion was cut off");
         fs::write(&disk, &old)?;
         // Half of them before the commit, most likely; the others in it.
+        let aim = match round % 2 == 0 {
+            true => &mut before,
+            false => &mut within,
+        };
         let job = match round % 2 == 0 {
-            true => agent.killed_during(&request, some(round, 250))?,
-            false => agent.killed_at_commit(&request, some(round, 120))?,
+            true => agent.killed_during(&request, aim.after(round))?,
+            false => agent.killed_at_commit(&request, aim.after(round))?,
         };
         let ended = site.ended(&job)?;
         if fs::read(&disk)? == old {
             untouched += 1;
+            aim.was_early();
             ensure!(ended["error"]["code"] == "Interrupted", "{ended:#}");
             let told = ended["error"]["message"].as_str().unwrap_or_default();
             ensure!(told.contains("the disk is as it was"), "{told}");
         } else {
-            finished += usize::from(ended["warnings"].to_string().contains("restarted"));
+            match ended["warnings"].to_string().contains("restarted") {
+                true => finished += 1,
+                false => aim.was_late(),
+            }
             ensure!(ended["status"] == "complete", "{ended:#}");
             let artifacts = &ended["artifacts"];
             ensure!(artifacts["proof"]["failures"] == json!([]), "{ended:#}");
@@ -312,9 +330,9 @@ fn a_conversion_that_is_cut_off_leaves_the_old_disk_or_the_new_one_and_is_told_a
         }
         let mut notes = fs::read_dir(site.path(NOTES))?;
         ensure!(notes.next().is_none(), "a note is left");
+        round += 1;
     }
-    println!("{rounds} conversions cut off: {finished} finished later, {untouched} not begun");
-    ensure!(finished + untouched > 0, "no conversion was cut off");
+    println!("{round} conversions cut off: {finished} finished later, {untouched} not begun");
     agent.stop()
 }
 
@@ -417,6 +435,32 @@ impl Drop for Killed<'_> {
 
 /// Where an agent notes what it is about to commit.
 const NOTES: &str = "agent-ce-1/state/commits";
+
+/// When to kill what takes as long as the machine does: how late is too late is learned on the way.
+struct Aim {
+    /// Milliseconds, as is `most`.
+    latest: u64,
+    most: u64,
+}
+
+impl Aim {
+    fn within(most: u64) -> Self {
+        Self { latest: most, most }
+    }
+
+    /// How many milliseconds to wait, others in each round.
+    fn after(&self, round: u64) -> u64 {
+        some(round, self.latest)
+    }
+
+    fn was_early(&mut self) {
+        self.latest = (self.latest * 2).min(self.most);
+    }
+
+    fn was_late(&mut self) {
+        self.latest = (self.latest * 2 / 3).max(2);
+    }
+}
 
 /// Some number below a limit, another one in each round.
 fn some(round: u64, limit: u64) -> u64 {
