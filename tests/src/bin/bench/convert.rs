@@ -14,7 +14,7 @@ use ce_disk::volume::{FatEdit, FatLabel, format_fat, write_fat};
 use ce_platform::Platform;
 use ce_tests::agent::Cost;
 
-use crate::guest::{BIOS_STORE, Guest, hive, program};
+use crate::guest::{BIOS_STORE, Draft, hive, program};
 use crate::prepare::LargeGuest;
 use crate::windows::{BOOT_LENGTH, BOOT_START, WINDOWS_LENGTH, WINDOWS_START, boot_of};
 
@@ -24,7 +24,17 @@ pub struct BiosGuest(LargeGuest);
 impl BiosGuest {
     /// A guest of vSphere, in `folder`, on the disk in `kept`.
     pub fn make(kept: &Path, folder: &Path) -> Result<Self> {
-        let mut guest = Guest::of(Platform::Vsphere, Platform::Azure);
+        let mut draft = Draft::windows();
+        draft.install_drivers_of(Platform::Azure);
+        draft.came_from(Platform::Vsphere);
+        // C: by the signature of the disk and where the partition begins, as Windows has it.
+        let place = [&SIGNATURE.to_le_bytes()[..], &WINDOWS_START.to_le_bytes()].concat();
+        let place: Vec<String> = place.iter().map(|byte| format!("{byte:02x}")).collect();
+        let line = format!("\"\\\\DosDevices\\\\C:\"=hex:{}\n", place.join(","));
+        draft
+            .system
+            .push_str(&format!("\n[MountedDevices]\n{line}"));
+        let mut guest = draft.guest();
         let loader = r"Windows\Boot\EFI\bootmgfw.efi".to_owned();
         guest.windows.insert(loader, program(0x8664));
         let guest = LargeGuest::of(&guest, "bios.raw", kept, folder)?;
@@ -67,7 +77,7 @@ fn start_by_bios(disk: &Path, folder: &Path) -> Result<()> {
 /// An active partition of FAT32 and that of Windows, whose bytes stay where they are.
 fn mbr() -> Result<[u8; SECTOR as usize]> {
     let mut block = [0; SECTOR as usize];
-    block[440..444].copy_from_slice(&0x5A17_C0DE_u32.to_le_bytes());
+    block[440..444].copy_from_slice(&SIGNATURE.to_le_bytes());
     let partitions = [
         (0x80, 0x0C, BOOT_START, BOOT_LENGTH),
         (0x00, 0x07, WINDOWS_START, WINDOWS_LENGTH),
@@ -83,6 +93,9 @@ fn mbr() -> Result<[u8; SECTOR as usize]> {
 }
 
 const SECTOR: u64 = 512;
+
+/// By which a BIOS and Windows tell the disk from others.
+const SIGNATURE: u32 = 0x5A17_C0DE;
 
 /// A copy of a GPT: its header and 128 entries; at the front behind the MBR.
 const GPT_LENGTH: u64 = 34 * SECTOR;
