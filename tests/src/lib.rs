@@ -21,3 +21,8 @@ pub mod guest;
 pub mod oracle;
 pub mod pattern;
 pub mod tool;
+
+/// Whether tests are to take their time: `make test-long` says so.
+pub fn is_long() -> bool {
+    std::env::var_os("TEST_LONG").is_some()
+}

@@ -141,9 +141,9 @@ fn what_is_committed_to_a_device_is_what_others_read_of_it() -> Result<()> {
 #[test]
 fn a_commit_to_a_device_that_is_killed_is_made_or_not_made_by_recover() -> Result<()> {
     let _turn = turn();
-    let attempts = match std::env::var_os("TEST_LONG") {
-        Some(_) => 40,
-        None => 4,
+    let attempts = match ce_tests::is_long() {
+        true => 40,
+        false => 4,
     };
     let (mut finished, mut old) = (0, 0);
     for attempt in 0..attempts {

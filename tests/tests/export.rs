@@ -329,11 +329,7 @@ fn a_read_only_source_is_enough() -> Result<()> {
 
 #[test]
 fn random_sparse_layouts_keep_every_byte() -> Result<()> {
-    let rounds = if std::env::var_os("TEST_LONG").is_some() {
-        100
-    } else {
-        6
-    };
+    let rounds = if ce_tests::is_long() { 100 } else { 6 };
     for round in 0..rounds {
         let desk = Desk::new()?;
         let size = (1 + draw(round, 0) % (48 * MIB / 512)) * 512;

@@ -212,11 +212,7 @@ fn a_write_that_fails_half_way_is_reported_and_left_clean() -> Result<()> {
 
 #[test]
 fn a_killed_export_never_leaves_anything_that_passes_for_an_image() -> Result<()> {
-    let kills = if std::env::var_os("TEST_LONG").is_some() {
-        200
-    } else {
-        24
-    };
+    let kills = if ce_tests::is_long() { 200 } else { 24 };
     let desk = Desk::with_disk(96 * MIB, Pattern::Dense)?;
     desk.export()?.with(["--hash"]).expect_code(0)?;
     let whole = fs::metadata(&desk.image)?.len();
@@ -317,11 +313,7 @@ fn a_truncated_image_is_refused_at_every_length() -> Result<()> {
 
 #[test]
 fn an_image_with_damaged_structures_is_read_right_or_refused() -> Result<()> {
-    let rounds = if std::env::var_os("TEST_LONG").is_some() {
-        2000
-    } else {
-        60
-    };
+    let rounds = if ce_tests::is_long() { 2000 } else { 60 };
     let desk = Desk::with_image(4 * MIB)?;
     let expected = oracle::md5_of_file(&desk.disk)?;
     let whole = fs::read(&desk.image)?;

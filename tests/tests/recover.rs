@@ -100,11 +100,7 @@ impl Bench {
 #[test]
 fn a_commit_that_is_killed_at_any_time_leaves_the_old_or_the_new_disk() -> Result<()> {
     let (mut old, mut new) = (0, 0);
-    for delay in (0..120).step_by(if std::env::var_os("TEST_LONG").is_some() {
-        2
-    } else {
-        12
-    }) {
+    for delay in (0..120).step_by(if ce_tests::is_long() { 2 } else { 12 }) {
         let bench = Bench::new()?;
         let was_killed = bench.kill_commit_after(Duration::from_millis(delay))?;
         bench.recover(0, &[])?;

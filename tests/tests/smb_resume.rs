@@ -30,11 +30,7 @@ fn a_server_that_is_killed_twenty_times_ends_with_the_same_image() -> Result<()>
     let desk = Desk::new(Setup::default().start(), 160 * MIB, Pattern::HalfZero)?;
     let expected = desk.local_image(&[])?;
     let md5 = oracle::md5_of_file(&desk.disk)?;
-    let wanted = if std::env::var_os("TEST_LONG").is_some() {
-        200
-    } else {
-        20
-    };
+    let wanted = if ce_tests::is_long() { 200 } else { 20 };
     let mut random = 0x1234_5678_u64;
     let (mut kills, mut resumed) = (0, 0);
     for number in 0.. {

@@ -1,7 +1,6 @@
 //! Whatever breaks, every job is done once, and what came of it arrives.
 
 use std::collections::BTreeMap;
-use std::env;
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::thread::sleep;
@@ -24,7 +23,7 @@ use crate::{guest, guest_disk};
 
 #[test]
 fn nothing_is_lost_or_done_twice_however_often_the_connector_is_killed() -> Result<()> {
-    let rounds = if is_long() { 100 } else { 20 };
+    let rounds = if ce_tests::is_long() { 100 } else { 20 };
     let mut site = Site::new()?;
     let mut work = Work::new(&site)?;
     let agent = site.agent("ce-1")?.start()?;
@@ -58,7 +57,7 @@ fn nothing_is_lost_or_done_twice_however_often_the_cable_is_pulled() -> Result<(
     let Some(cable) = Cable::new()? else {
         return Ok(());
     };
-    let rounds = if is_long() { 20 } else { 4 };
+    let rounds = if ce_tests::is_long() { 20 } else { 4 };
     let site = Site::at(cable.here())?;
     let mut work = Work::new(&site)?;
     let agent = site.agent("ce-1")?.below(cable.wrapper()).start()?;
@@ -152,7 +151,7 @@ impl Work {
 
 #[test]
 fn jobs_of_every_kind_end_as_what_they_are_however_the_agent_is_killed() -> Result<()> {
-    let rounds = if is_long() { 25 } else { 3 };
+    let rounds = if ce_tests::is_long() { 25 } else { 3 };
     let server = Setup::default().start();
     let site = Site::new()?;
     site.write(
@@ -233,7 +232,7 @@ fn jobs_of_every_kind_end_as_what_they_are_however_the_agent_is_killed() -> Resu
 
 #[test]
 fn a_prepare_whose_commit_was_begun_is_finished_and_told_as_complete() -> Result<()> {
-    let rounds = if is_long() { 40 } else { 6 };
+    let rounds = if ce_tests::is_long() { 40 } else { 6 };
     let site = Site::new()?;
     let windows = site.path("disks").join("windows.raw");
     guest_disk::make(&streamed_before(), &windows)?;
@@ -282,7 +281,7 @@ fn a_prepare_whose_commit_was_begun_is_finished_and_told_as_complete() -> Result
 #[test]
 fn a_conversion_that_is_cut_off_leaves_the_old_disk_or_the_new_one_and_is_told_as_that()
 -> Result<()> {
-    let rounds = if is_long() { 40 } else { 4 };
+    let rounds = if ce_tests::is_long() { 40 } else { 4 };
     let site = Site::new()?;
     let disk = site.path("disks").join("bios.raw");
     fs::rename(&Bench::new(&Layout::default())?.disk, &disk)?;
@@ -466,9 +465,4 @@ impl Aim {
 fn some(round: u64, limit: u64) -> u64 {
     // Fibonacci hashing: neighbours lie far apart.
     (round + 1).wrapping_mul(0x9e37_79b9_7f4a_7c15) % limit
-}
-
-/// Whether there is time for more than a glance.
-fn is_long() -> bool {
-    env::var_os("TEST_LONG").is_some()
 }

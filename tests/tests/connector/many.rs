@@ -1,7 +1,6 @@
 //! Many real agents at one Connector: 20, and 1000 with `TEST_LONG`.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::env;
 use std::fs::{self, File};
 use std::path::Path;
 use std::thread::sleep;
@@ -17,7 +16,7 @@ use crate::site::{PATIENCE, Site, has_ended};
 
 #[test]
 fn many_agents_have_a_job_each_and_no_result_is_lost() -> Result<()> {
-    let many = if is_long() { 1000 } else { 20 };
+    let many = if ce_tests::is_long() { 1000 } else { 20 };
     let site = Site::new()?;
     // The first job is long enough to tell how far it is, however fast the machine.
     let disk_of = |at: usize| match at {
@@ -87,7 +86,7 @@ fn many_agents_have_a_job_each_and_no_result_is_lost() -> Result<()> {
 
 #[test]
 fn many_agents_are_back_soon_after_their_connector() -> Result<()> {
-    let rounds = if is_long() { 20 } else { 3 };
+    let rounds = if ce_tests::is_long() { 20 } else { 3 };
     let mut site = Site::new()?;
     let agents = Agents::start(&site, 20)?;
     let mut delays = Vec::new();
@@ -176,8 +175,4 @@ fn resident(process: u32) -> Result<u64> {
     let line = rollup.lines().find_map(|line| line.strip_prefix("Pss:"));
     let kib = line.and_then(|line| line.split_whitespace().next());
     Ok(kib.context("no Pss")?.parse::<u64>()? << 10)
-}
-
-fn is_long() -> bool {
-    env::var_os("TEST_LONG").is_some()
 }

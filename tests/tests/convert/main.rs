@@ -401,11 +401,7 @@ fn a_conversion_that_is_killed_leaves_the_old_disk_or_the_new_one() -> Result<()
     bench.convert()?;
     let takes = began.elapsed();
     let mut before = 0;
-    let rounds = if std::env::var_os("TEST_LONG").is_some() {
-        60
-    } else {
-        10
-    };
+    let rounds = if ce_tests::is_long() { 60 } else { 10 };
     for round in 0..rounds {
         fs::write(&bench.disk, &old)?;
         let running = bench.agent("convert-to-uefi")?.start()?;
@@ -443,9 +439,9 @@ fn a_commit_that_is_killed_at_any_of_its_writes_is_finished() -> Result<()> {
     let of = |call: &str| told.matches(&format!(" {call}(")).count();
     let (writes, flushes) = (of("pwrite64"), of("fsync"));
     ensure!(writes > 5 && flushes > 0, "{told}");
-    let every = |count: usize| match std::env::var_os("TEST_LONG") {
-        Some(_) => (1..=count).collect(),
-        None => vec![1, count / 2 + 1, count],
+    let every = |count: usize| match ce_tests::is_long() {
+        true => (1..=count).collect(),
+        false => vec![1, count / 2 + 1, count],
     };
     let moments = every(writes).into_iter().map(|nth| ("pwrite64", nth));
     for (call, nth) in moments.chain([("fsync", flushes)]) {

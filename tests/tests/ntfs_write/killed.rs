@@ -133,9 +133,9 @@ fn a_worker_that_is_killed_at_any_moment_leaves_an_error_and_nothing_else() -> R
     writer(transaction.disk()).apply(&edits())?;
     drop(transaction);
     let usual = started.elapsed();
-    let kills = match std::env::var_os("TEST_LONG") {
-        Some(_) => 1000,
-        None => 60,
+    let kills = match ce_tests::is_long() {
+        true => 1000,
+        false => 60,
     };
     let mut killed_while = BTreeSet::new();
     for kill in 0..kills {

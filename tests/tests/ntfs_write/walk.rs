@@ -315,11 +315,7 @@ fn check(geometry: Geometry, batches: &[Vec<Step>]) -> Result<()> {
 #[test]
 fn a_walk_by_the_ntfs_crate_alone_finds_what_was_promised() {
     let config = Config {
-        cases: if std::env::var_os("TEST_LONG").is_some() {
-            200
-        } else {
-            12
-        },
+        cases: if ce_tests::is_long() { 200 } else { 12 },
         failure_persistence: None,
         ..Config::default()
     };

@@ -32,7 +32,7 @@ fn pairs() -> Vec<(Platform, Platform)> {
     let all = Platform::ALL.into_iter();
     let pairs = all.flat_map(|from| Platform::ALL.into_iter().map(move |to| (from, to)));
     // Each platform as source and as target; all pairs take long.
-    let every = std::env::var_os("TEST_LONG").is_some();
+    let every = ce_tests::is_long();
     pairs
         .enumerate()
         .filter(|(index, _)| every || index % 7 == 1 || index % 7 == 5)
@@ -413,11 +413,7 @@ fn a_prepare_that_is_killed_leaves_the_old_disk_or_the_new_one() -> Result<()> {
     bench.prepared(Platform::Azure)?;
     let takes = began.elapsed();
     let (mut before, mut after) = (0, 0);
-    let rounds = if std::env::var_os("TEST_LONG").is_some() {
-        60
-    } else {
-        12
-    };
+    let rounds = if ce_tests::is_long() { 60 } else { 12 };
     for round in 0..rounds {
         fs::write(&bench.disk, &old)?;
         let running = bench.prepare(Platform::Azure)?.start()?;

@@ -203,11 +203,7 @@ fn whenever_it_is_stopped_there_is_no_image_without_a_proof_and_no_half_of_a_dis
     both(&bench)?.expect_code(0)?;
     let takes = began.elapsed();
     let new_image = fs::read(bench.path(IMAGE))?;
-    let rounds = if std::env::var_os("TEST_LONG").is_some() {
-        60
-    } else {
-        12
-    };
+    let rounds = if ce_tests::is_long() { 60 } else { 12 };
     let mut stopped = 0;
     for round in 0..rounds {
         fs::write(&bench.disk, &old)?;
