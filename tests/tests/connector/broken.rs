@@ -295,13 +295,15 @@ fn a_conversion_that_is_cut_off_leaves_the_old_disk_or_the_new_one_and_is_told_a
         ensure!(round < 10 * rounds, "no conversion was cut off");
         fs::write(&disk, &old)?;
         // Half of them before the commit, most likely; the others in it.
-        let aim = match round % 2 == 0 {
-            true => &mut before,
-            false => &mut within,
-        };
-        let job = match round % 2 == 0 {
-            true => agent.killed_during(&request, aim.after(round))?,
-            false => agent.killed_at_commit(&request, aim.after(round))?,
+        let (aim, job) = match round % 2 == 0 {
+            true => {
+                let job = agent.killed_during(&request, before.after(round))?;
+                (&mut before, job)
+            }
+            false => {
+                let job = agent.killed_at_commit(&request, within.after(round))?;
+                (&mut within, job)
+            }
         };
         let ended = site.ended(&job)?;
         if fs::read(&disk)? == old {
@@ -420,15 +422,6 @@ impl<'s> Killed<'s> {
     fn stop(mut self) -> Result<()> {
         self.running.take().context("no agent runs")?.stop()?;
         Ok(())
-    }
-}
-
-impl Drop for Killed<'_> {
-    fn drop(&mut self) {
-        // After a test that failed.
-        if let Some(running) = self.running.take() {
-            let _ = running.signal(Signal::KILL);
-        }
     }
 }
 

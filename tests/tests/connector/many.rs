@@ -140,25 +140,16 @@ impl Agents {
         Ok(agents)
     }
 
-    fn stop(mut self) -> Result<()> {
+    fn stop(self) -> Result<()> {
         for agent in &self.0 {
             agent.signal(Signal::TERM)?;
         }
-        for agent in std::mem::take(&mut self.0) {
+        for agent in self.0 {
             let run = agent.finish()?;
             ensure!(!run.stderr.contains("panicked"), "{}", run.stderr);
             ensure!(run.status.code() == Some(0), "{}", run.stderr);
         }
         Ok(())
-    }
-}
-
-impl Drop for Agents {
-    fn drop(&mut self) {
-        for agent in &self.0 {
-            // After a test that failed.
-            let _ = agent.signal(Signal::KILL);
-        }
     }
 }
 
