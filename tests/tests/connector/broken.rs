@@ -17,7 +17,7 @@ use rustix::process::Signal;
 use serde_json::{Value, json};
 
 use crate::bios_disk::{Bench, Layout};
-use crate::share::{PASSWORD, Setup};
+use crate::share::Setup;
 use crate::site::{Admission, PATIENCE, Site, has_ended};
 use crate::{guest, guest_disk};
 
@@ -154,13 +154,7 @@ fn jobs_of_every_kind_end_as_what_they_are_however_the_agent_is_killed() -> Resu
     let rounds = if ce_tests::is_long() { 25 } else { 3 };
     let server = Setup::default().start();
     let site = Site::new()?;
-    site.write(
-        "site/wallet.toml",
-        &format!(
-            "[credentials.backup]\nusername = '{}'\npassword = '{PASSWORD}'\n",
-            server.user()
-        ),
-    )?;
+    site.keep_credentials(&server)?;
     let disk = site.disk("disk.raw", 200 * MIB)?;
     let md5 = oracle::md5_of_file(&disk)?;
     let windows = site.path("disks").join("windows.raw");

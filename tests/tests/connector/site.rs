@@ -17,6 +17,8 @@ use ce_tests::tool::text;
 use serde_json::Value;
 use tempfile::TempDir;
 
+use crate::share::{PASSWORD, Server};
+
 /// The site. Everything that runs ends with it.
 pub struct Site {
     pub folder: TempDir,
@@ -110,6 +112,15 @@ impl Site {
         fs::write(&path, content)?;
         fs::set_permissions(&path, fs::Permissions::from_mode(0o600))?;
         Ok(path)
+    }
+
+    /// Puts the user of a share into the wallet, as `backup`.
+    pub fn keep_credentials(&self, share: &Server) -> Result<()> {
+        let user = share.user();
+        let wallet =
+            format!("[credentials.backup]\nusername = '{user}'\npassword = '{PASSWORD}'\n");
+        self.write("site/wallet.toml", &wallet)?;
+        Ok(())
     }
 
     /// A disk of noise.

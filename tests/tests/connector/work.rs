@@ -20,13 +20,7 @@ fn a_disk_is_exported_to_a_share_at_the_command_of_the_connector() -> Result<()>
     let server = Setup::default().start();
     let site = Site::new()?;
     let disk = site.disk("disk.raw", 64 * MIB)?;
-    site.write(
-        "site/wallet.toml",
-        &format!(
-            "[credentials.backup]\nusername = '{}'\npassword = '{PASSWORD}'\n",
-            server.user()
-        ),
-    )?;
+    site.keep_credentials(&server)?;
     let agent = site.agent("ce-1")?.start()?;
     let request = json!({
         "operation": "export",
