@@ -7,9 +7,10 @@ use anyhow::{Context, Result, ensure};
 use ce_platform::Platform;
 use ce_tests::agent::{Finished, Invocation, ce_agent};
 use ce_tests::disk::{Content, DiskBuilder, Role, Step, Table};
+use ce_tests::oracle;
 use ce_tests::pattern::MIB;
 use ce_tests::tool::{
-    FSCK_FAT, HIVEXSH, MCOPY, NTFSCAT, NTFSFIX, SGDISK, output_with_input, said, text,
+    FSCK_FAT, HIVEXSH, MCOPY, NTFSCAT, NTFSFIX, QEMU_IMG, SGDISK, output_with_input, said, text,
 };
 use serde_json::Value;
 use tempfile::TempDir;
@@ -104,6 +105,21 @@ impl Bench {
             bytes.get(range).context("the partition leaves the disk")?,
         )?;
         Ok(path)
+    }
+
+    /// SYSTEM of the Windows in an image, by programs that know nothing of this one: qemu-img, the ones
+    /// that look at volumes, ntfscat, and dissect.ntfs, which has to read the same.
+    pub fn system_in(self, image: &Path) -> Result<Vec<u8>> {
+        let copy = self.with_disk("copy.raw");
+        QEMU_IMG.run(["convert", "-O", "raw", text(image)?, text(&copy.disk)?])?;
+        let (windows, _) = copy.checked_volumes()?;
+        let system = ntfs_file(&windows, "Windows/System32/config/SYSTEM")?;
+        let listed = oracle::dissected(&windows)?;
+        let md5 = listed
+            .get(r"Windows\System32\config\SYSTEM")
+            .and_then(|file| file.md5.clone());
+        ensure!(md5 == Some(oracle::md5_of_bytes(&system)?), "{listed:#?}");
+        Ok(system)
     }
 
     /// Has ntfsfix, fsck.fat and sgdisk look at it, and gives the two volumes.

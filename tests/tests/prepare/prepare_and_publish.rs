@@ -15,7 +15,7 @@ use ce_tests::tool::{QEMU_IMG, text};
 use rustix::process::Signal;
 use serde_json::{Value, json};
 
-use crate::disk::{Bench, artifacts, hivexsh, ntfs_file, streamable};
+use crate::disk::{Bench, artifacts, hivexsh, streamable};
 use crate::guest::Draft;
 use crate::share::{PASSWORD, Server, Setup};
 
@@ -46,21 +46,12 @@ fn the_image_is_what_the_disk_becomes() -> Result<()> {
     ensure!(found["changedBytes"].is_null(), "{found}");
     ensure!(fs::read(&image)? == first, "another image of the same disk");
 
-    // What PVS would stream, by programs that know nothing of this one.
-    let streamed = bench.with_disk("streamed.raw");
-    QEMU_IMG.run(["convert", "-O", "raw", text(&image)?, text(&streamed.disk)?])?;
-    let (windows, _) = streamed.checked_volumes()?;
-    let system = ntfs_file(&windows, "Windows/System32/config/SYSTEM")?;
+    // What PVS would stream.
     let told = hivexsh(
-        &system,
+        &bench.system_in(&image)?,
         "cd \\ControlSet001\\Services\\partmgr\\Parameters\nlsval SanPolicy\n",
     )?;
     ensure!(told.trim() == "1", "{told}");
-    let listed = oracle::dissected(&windows)?;
-    let md5 = listed
-        .get(r"Windows\System32\config\SYSTEM")
-        .and_then(|file| file.md5.clone());
-    ensure!(md5 == Some(oracle::md5_of_bytes(&system)?), "{listed:#?}");
     Ok(())
 }
 
