@@ -398,26 +398,9 @@ impl DiskBuilder {
     }
 
     fn write_mbr(&self, file: &File, places: &[Placed]) -> Result<()> {
-        ensure!(
-            places.len() <= 4,
-            "an MBR holds four partitions, not {}",
-            places.len()
-        );
-        let sector = self.sector_size.bytes();
-        let mut block = [0_u8; 512];
-        block[440..444].copy_from_slice(&MBR_SIGNATURE.to_le_bytes());
-        for (number, ((role, _, _), place)) in self.partitions.iter().zip(places).enumerate() {
-            let entry = &mut block[446 + 16 * number..][..16];
-            entry[0] = if number == 0 { 0x80 } else { 0x00 };
-            // "Too far for cylinders, heads and sectors": the reader takes the sector numbers.
-            entry[1..4].copy_from_slice(&[0xFE, 0xFF, 0xFF]);
-            entry[4] = role.mbr_type();
-            entry[5..8].copy_from_slice(&[0xFE, 0xFF, 0xFF]);
-            entry[8..12].copy_from_slice(&u32::try_from(place.offset / sector)?.to_le_bytes());
-            entry[12..16].copy_from_slice(&u32::try_from(place.length / sector)?.to_le_bytes());
-        }
-        block[510..].copy_from_slice(&[0x55, 0xAA]);
-        file.write_all_at(&block, 0)?;
+        let types = self.partitions.iter().map(|(role, ..)| role.mbr_type());
+        let partitions: Vec<_> = types.zip(places.iter().copied()).collect();
+        file.write_all_at(&mbr(&partitions, self.sector_size)?, 0)?;
         Ok(())
     }
 
@@ -635,10 +618,40 @@ fn put_on_fat(
     Ok(())
 }
 
+/// An MBR with these partitions and their types, the first one active.
+///
+/// # Errors
+///
+/// There are more than it holds, or one lies where its numbers do not reach.
+pub fn mbr(partitions: &[(u8, Placed)], sector_size: SectorSize) -> Result<[u8; 512]> {
+    ensure!(
+        partitions.len() <= 4,
+        "an MBR holds four partitions, not {}",
+        partitions.len()
+    );
+    let sector = sector_size.bytes();
+    let mut block = [0_u8; 512];
+    block[440..444].copy_from_slice(&MBR_SIGNATURE.to_le_bytes());
+    for (number, (kind, place)) in partitions.iter().enumerate() {
+        let entry = &mut block[446 + 16 * number..][..16];
+        entry[0] = if number == 0 { 0x80 } else { 0x00 };
+        // "Too far for cylinders, heads and sectors": the reader takes the sector numbers.
+        entry[1..4].copy_from_slice(&[0xFE, 0xFF, 0xFF]);
+        entry[4] = *kind;
+        entry[5..8].copy_from_slice(&[0xFE, 0xFF, 0xFF]);
+        entry[8..12].copy_from_slice(&u32::try_from(place.offset / sector)?.to_le_bytes());
+        entry[12..16].copy_from_slice(&u32::try_from(place.length / sector)?.to_le_bytes());
+    }
+    block[510..].copy_from_slice(&[0x55, 0xAA]);
+    Ok(block)
+}
+
 fn os(text: impl Into<OsString>) -> OsString {
     text.into()
 }
 
 /// The disk's GUID; its partitions' follow it.
 const DISK_GUID: u128 = 0x6d5c_1f0e_8a3b_4c27_9e10_52d1_7f3a_0000;
-const MBR_SIGNATURE: u32 = 0x5A17_C0DE;
+
+/// By which a BIOS and Windows tell disks with an MBR from others.
+pub const MBR_SIGNATURE: u32 = 0x5A17_C0DE;

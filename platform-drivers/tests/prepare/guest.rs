@@ -204,6 +204,16 @@ impl Draft {
         )
     }
 
+    /// A letter for the volume that begins at the byte `start` of a disk with an MBR.
+    pub fn drive_letter(&mut self, letter: char, signature: u32, start: u64) {
+        let place = [&signature.to_le_bytes()[..], &start.to_le_bytes()].concat();
+        let _ = writeln!(
+            self.system,
+            "[MountedDevices]\n\"\\\\DosDevices\\\\{letter}:\"=hex:{}",
+            hex(&place)
+        );
+    }
+
     pub fn override_start(&mut self, service: &str) {
         for set in SETS {
             let _ = writeln!(

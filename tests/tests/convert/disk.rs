@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use anyhow::{Context, Result, ensure};
 use ce_platform::Platform;
 use ce_tests::agent::{Finished, Invocation, ce_agent};
-use ce_tests::disk::{Content, DiskBuilder, Placed, Role, SectorSize, Step, Table};
+use ce_tests::disk::{Content, DiskBuilder, MBR_SIGNATURE, Placed, Role, SectorSize, Step, Table};
 use ce_tests::pattern::MIB;
 use ce_tests::tool::{
     FSCK_FAT, HIVEXSH, MCOPY, NTFSCAT, NTFSFIX, SGDISK, STRACE, output_with_input, said, text,
@@ -73,21 +73,12 @@ impl Bench {
             false => draft.came_from(Platform::Vsphere),
         }
         let mut start = MIB;
-        let mut letters = Vec::new();
         if let Some(system) = layout.system {
-            letters.push(('S', start));
+            draft.drive_letter('S', MBR_SIGNATURE, start);
             start += system * MIB;
         }
-        letters.push(('C', start));
+        draft.drive_letter('C', MBR_SIGNATURE, start);
         draft.system = draft.system.replace("AMD64", layout.processor);
-        draft.system.push_str("\n[MountedDevices]\n");
-        for (letter, start) in letters {
-            let name = [&SIGNATURE.to_le_bytes()[..], &start.to_le_bytes()].concat();
-            let name: Vec<String> = name.iter().map(|byte| format!("{byte:02x}")).collect();
-            let name = name.join(",");
-            let line = format!("\"\\\\DosDevices\\\\{letter}:\"=hex:{name}\n");
-            draft.system.push_str(&line);
-        }
         let mut files = draft.guest().windows;
         let boot = [
             ("EFI\\bootmgfw.efi", program(layout.says)),
@@ -100,7 +91,7 @@ impl Bench {
         }
         let recovery_at = start + WINDOWS * MIB;
         let recovery = REAGENT
-            .replace("SIGNATURE", &SIGNATURE.to_string())
+            .replace("SIGNATURE", &MBR_SIGNATURE.to_string())
             .replace("OFFSET", &recovery_at.to_string());
         files.insert(
             "Windows\\System32\\Recovery\\ReAgent.xml".into(),
@@ -283,9 +274,6 @@ pub fn as_stored(guid: &str) -> Result<String> {
 
 const WINDOWS: u64 = 160;
 const RECOVERY: u64 = 16;
-
-/// The signature that the disk builder gives MBR disks.
-const SIGNATURE: u32 = 0x5A17_C0DE;
 
 /// What `reagentc` keeps on a disk with an MBR.
 const REAGENT: &str = r#"<?xml version='1.0' encoding='utf-8'?>

@@ -13,6 +13,7 @@ use ce_disk::units::ByteOffset;
 use ce_disk::volume::{FatEdit, FatLabel, format_fat, write_fat};
 use ce_platform::Platform;
 use ce_tests::agent::Cost;
+use ce_tests::disk::{MBR_SIGNATURE, Placed, SectorSize, mbr};
 
 use crate::guest::{BIOS_STORE, Draft, hive, program};
 use crate::prepare::LargeGuest;
@@ -27,13 +28,7 @@ impl BiosGuest {
         let mut draft = Draft::windows();
         draft.install_drivers_of(Platform::Azure);
         draft.came_from(Platform::Vsphere);
-        // C: by the signature of the disk and where the partition begins, as Windows has it.
-        let place = [&SIGNATURE.to_le_bytes()[..], &WINDOWS_START.to_le_bytes()].concat();
-        let place: Vec<String> = place.iter().map(|byte| format!("{byte:02x}")).collect();
-        let line = format!("\"\\\\DosDevices\\\\C:\"=hex:{}\n", place.join(","));
-        draft
-            .system
-            .push_str(&format!("\n[MountedDevices]\n{line}"));
+        draft.drive_letter('C', MBR_SIGNATURE, WINDOWS_START);
         let mut guest = draft.guest();
         let loader = r"Windows\Boot\EFI\bootmgfw.efi".to_owned();
         guest.windows.insert(loader, program(0x8664));
@@ -57,7 +52,24 @@ fn start_by_bios(disk: &Path, folder: &Path) -> Result<()> {
     for start in [0, disk.size().0 - GPT_LENGTH] {
         disk.write_at(ByteOffset(start), &[0; GPT_LENGTH as usize])?;
     }
-    disk.write_at(ByteOffset(0), &mbr()?)?;
+    // Of FAT32 and of NTFS; the bytes of Windows stay where they are.
+    let partitions = [
+        (
+            0x0C,
+            Placed {
+                offset: BOOT_START,
+                length: BOOT_LENGTH,
+            },
+        ),
+        (
+            0x07,
+            Placed {
+                offset: WINDOWS_START,
+                length: WINDOWS_LENGTH,
+            },
+        ),
+    ];
+    disk.write_at(ByteOffset(0), &mbr(&partitions, SectorSize::B512)?)?;
     let boot = boot_of(disk)?;
     let name = *b"SYSTEM     ";
     format_fat(&boot, FatLabel { name, serial: 1 })?;
@@ -74,28 +86,5 @@ fn start_by_bios(disk: &Path, folder: &Path) -> Result<()> {
     Ok(())
 }
 
-/// An active partition of FAT32 and that of Windows, whose bytes stay where they are.
-fn mbr() -> Result<[u8; SECTOR as usize]> {
-    let mut block = [0; SECTOR as usize];
-    block[440..444].copy_from_slice(&SIGNATURE.to_le_bytes());
-    let partitions = [
-        (0x80, 0x0C, BOOT_START, BOOT_LENGTH),
-        (0x00, 0x07, WINDOWS_START, WINDOWS_LENGTH),
-    ];
-    for (entry, (active, kind, start, length)) in block[446..].chunks_mut(16).zip(partitions) {
-        entry[0] = active;
-        entry[4] = kind;
-        entry[8..12].copy_from_slice(&u32::try_from(start / SECTOR)?.to_le_bytes());
-        entry[12..].copy_from_slice(&u32::try_from(length / SECTOR)?.to_le_bytes());
-    }
-    block[510..].copy_from_slice(&[0x55, 0xAA]);
-    Ok(block)
-}
-
-const SECTOR: u64 = 512;
-
-/// By which a BIOS and Windows tell the disk from others.
-const SIGNATURE: u32 = 0x5A17_C0DE;
-
 /// A copy of a GPT: its header and 128 entries; at the front behind the MBR.
-const GPT_LENGTH: u64 = 34 * SECTOR;
+const GPT_LENGTH: u64 = 34 * 512;
