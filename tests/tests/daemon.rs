@@ -109,6 +109,29 @@ fn an_export_to_a_share_is_commanded_through_the_connector() -> Result<()> {
 }
 
 #[test]
+fn every_thread_of_the_daemon_has_given_up_what_no_job_needs() -> Result<()> {
+    let desk = Desk::new(MIB)?;
+    let connector = Connector::start(&desk.authority)?;
+    desk.configure(&[connector.address.to_string()], "")?;
+    let agent = desk.agent()?;
+    let _session = connector.greeted(SOON)?;
+    for thread in fs::read_dir(format!("/proc/{}/task", agent.id()))? {
+        let status = fs::read_to_string(thread?.path().join("status"))?;
+        let field = |name| {
+            let line = status.lines().find_map(|line| line.strip_prefix(name));
+            line.map(str::trim).context(status.clone())
+        };
+        ensure!(field("NoNewPrivs:")? == "1", "{status}");
+        ensure!(field("Seccomp:")? == "2", "{status}");
+        for set in ["CapInh:", "CapPrm:", "CapEff:"] {
+            let held = u64::from_str_radix(field(set)?, 16)?;
+            ensure!(held & !CAPABILITIES_OF_JOBS == 0, "{status}");
+        }
+    }
+    Ok(())
+}
+
+#[test]
 fn a_token_is_exchanged_for_a_certificate_and_never_shown_again() -> Result<()> {
     let desk = Desk::new(MIB)?;
     let connector = Connector::start(&desk.authority)?;
@@ -1020,3 +1043,7 @@ impl Seen {
         Ok(())
     }
 }
+
+/// chown, dac_override, dac_read_search, fowner, kill, setgid, setuid, setpcap, sys_admin, sys_boot and
+/// syslog, by their numbers (linux/capability.h).
+const CAPABILITIES_OF_JOBS: u64 = 0b1111 | 0b1111 << 5 | 1 << 21 | 1 << 22 | 1 << 34;

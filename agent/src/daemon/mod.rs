@@ -25,6 +25,7 @@ use crate::job::guard_secrets;
 use crate::session::machine::Exit;
 use crate::{recover, service, telemetry};
 
+mod confine;
 mod engine;
 mod offer;
 
@@ -43,7 +44,14 @@ pub(crate) fn run(args: &DaemonArgs) -> u8 {
         .log
         .parse()
         .unwrap_or_else(|_| EnvFilter::new("info"));
+    // With the configuration in hand, for which a disk may have had to be mounted; before there is a
+    // second thread.
+    let confined = confine::confine();
     let logs = telemetry::start(filter);
+    if let Err(problem) = confined {
+        // A second wall, which not every container lets a process build.
+        warn!("the daemon could not give up all the rights that it does not need: {problem}");
+    }
     if let Err(problem) = guard_secrets() {
         error!("{problem}");
         return FAILED;
