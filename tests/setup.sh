@@ -74,22 +74,27 @@ main() {
 install_packages() {
     local missing
     missing=$(missing_packages "$1")
-    [ -n "$missing" ] || return 0
+    # A package of another release (qemu-utils of backports) gives way to what it conflicts with, and
+    # is then missing itself.
+    for _ in first second; do
+        [ -n "$missing" ] || return 0
+        install_with_apt "$missing"
+        missing=$(missing_packages "$1")
+    done
+    [ -z "$missing" ] || fail "these packages are installed, but do not hold what is needed from them: $missing"
+}
+
+# Installs the packages of one line.
+install_with_apt() {
     # The names are separated by blanks on purpose.
     # shellcheck disable=SC2086
-    set -- $missing
+    set -- $1
     command -v apt-get >/dev/null ||
         fail "please install what these Debian packages hold, then run this again: $*"
     echo "setup: installing with apt-get: $*"
     as_root apt-get update -qq || fail "apt-get update failed; these packages are missing: $*"
     as_root env DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends "$@" >/dev/null ||
         fail "apt-get could not install: $*"
-    missing=$(missing_packages test)
-    for package in "$@"; do
-        case " $missing " in
-            *" $package "*) fail "package $package is installed, but does not hold what is needed from it" ;;
-        esac
-    done
 }
 
 # The packages of one need ('test' includes 'demo') whose proof is not there, on one line.
