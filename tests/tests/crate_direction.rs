@@ -56,6 +56,18 @@ fn only_the_agent_and_the_tests_depend_on_the_wire_types() -> Result<()> {
 }
 
 #[test]
+fn process_1_stands_alone() -> Result<()> {
+    let workspace = Workspace::read()?;
+    let reached = workspace.reachable("ce-init")?;
+    let ours: Vec<_> = reached
+        .iter()
+        .filter(|name| name.starts_with("ce-"))
+        .collect();
+    assert!(ours.is_empty(), "ce-init depends on {ours:?}");
+    Ok(())
+}
+
+#[test]
 fn the_program_does_not_contain_its_tests() -> Result<()> {
     let workspace = Workspace::read()?;
     for member in workspace
