@@ -176,6 +176,10 @@ impl Layer {
                 "CE_AGENT_ID" => self.agent_id = Some(value),
                 "CE_STATE_DIR" => self.state = Some(value.into()),
                 "CE_SCRATCH" => self.scratch = Some(value.into()),
+                "CE_POWER_OFF_COMMAND" => {
+                    let words = value.split_ascii_whitespace();
+                    self.power_off_command = Some(words.map(str::to_owned).collect());
+                }
                 "CE_LOG" => self.log = Some(value),
                 "CE_SMB_HOSTS" => self.jobs.smb_hosts = list(),
                 // Others of that name are none of ours, unless they look like it.
@@ -401,13 +405,14 @@ fn misspelt(name: &str) -> Option<String> {
     Some(format!("${name}: unknown variable; did you mean ${ours}?"))
 }
 
-const VARIABLES: [&str; 13] = [
+const VARIABLES: [&str; 14] = [
     "CE_AGENT_ID",
     "CE_CA_FILE",
     "CE_CLIENT_CERTIFICATE",
     "CE_CLIENT_KEY",
     "CE_CONNECTORS",
     "CE_LOG",
+    "CE_POWER_OFF_COMMAND",
     "CE_PROXY",
     "CE_PROXY_CREDENTIALS_FILE",
     "CE_SCRATCH",
@@ -465,9 +470,11 @@ mod tests {
         let variables = [
             ("CE_CONNECTORS", "c:1, d:2"),
             ("CE_LOG", "warn"),
+            ("CE_POWER_OFF_COMMAND", "/sbin/poweroff --force"),
             ("HOME", "/"),
         ];
         let config = build(&full(), &variables).unwrap();
+        assert_eq!(config.power_off_command, ["/sbin/poweroff", "--force"]);
         assert_eq!((config.connectors.len(), &*config.log), (2, "warn"));
 
         let options = Options {

@@ -56,6 +56,13 @@ pub(crate) fn status(text: &str) {
     notify(&[NotifyState::Status(text)]);
 }
 
+/// The job that runs and how far it is, for process 1 of the image: it does not switch the machine
+/// off meanwhile, and shows it. Service managers pass over what they don't know (sd_notify(3)).
+pub(crate) fn job(told: Option<&str>) {
+    let text = format!("X_CE_JOB={}", told.unwrap_or_default());
+    notify(&[NotifyState::Custom(&text)]);
+}
+
 /// How often [`alive`] has to be called, if anyone watches: twice in the time that is allowed.
 pub(crate) fn watchdog_interval() -> Option<Duration> {
     sd_notify::watchdog_enabled().map(|allowed| allowed / 2)

@@ -197,6 +197,14 @@ struct Worker {
     percent: u8,
 }
 
+impl Worker {
+    /// `export 3f0c0d5e: 42 %`
+    fn told(&self) -> String {
+        let operation = self.spec.work.operation();
+        format!("{operation} {}: {} %", self.spec.id, self.percent)
+    }
+}
+
 impl Engine {
     async fn on_time(&mut self) -> Result<(), EngineError> {
         let now = Instant::now();

@@ -21,6 +21,7 @@ pub fn start() -> io::Result<(Pid, pipe::Receiver)> {
     command
         .arg("daemon")
         .env_clear()
+        .env("CE_POWER_OFF_COMMAND", "/sbin/poweroff")
         .env("HOME", "/")
         .env("LC_ALL", "C.UTF-8")
         .env("NOTIFY_SOCKET", notice::SOCKET)

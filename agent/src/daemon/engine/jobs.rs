@@ -13,6 +13,7 @@ use super::{Engine, EngineError, QUIET, Worker};
 use crate::job::commit_note::{CommitNotes, Fate};
 use crate::job::machine::{JobAction, JobEvent, Letter, Offer, Reconsidered};
 use crate::job::{ErrorCode, Job, JobError, Watch, driver};
+use crate::service;
 use crate::session::machine::SessionEvent;
 use crate::telemetry::unix_ms;
 
@@ -27,6 +28,7 @@ impl Engine {
         worker.told_at = Instant::now();
         let percent = worker.watch.overall_percent(&worker.spec.work).min(99);
         worker.percent = worker.percent.max(percent);
+        service::job(Some(&worker.told()));
         let event = JobEvent::Progressed(worker.percent);
         self.outbox.note_progress();
         let actions = self.jobs.on(event, Instant::now());
@@ -35,6 +37,7 @@ impl Engine {
 
     pub(super) async fn on_ended(&mut self, mut job: Job) -> Result<(), EngineError> {
         let worker = self.worker.take();
+        service::job(None);
         self.memory_due = Some(Instant::now() + QUIET);
         if worker.is_some_and(|worker| worker.is_resumed)
             && let Some(error) = &mut job.error
@@ -260,13 +263,15 @@ impl Engine {
         });
         match started {
             Ok(()) => {
-                self.worker = Some(Worker {
+                let worker = Worker {
                     spec,
                     watch,
                     is_resumed,
                     told_at: Instant::now(),
                     percent,
-                });
+                };
+                service::job(Some(&worker.told()));
+                self.worker = Some(worker);
             }
             Err(error) => {
                 let message = format!("the job has no thread: {error}");
