@@ -75,6 +75,14 @@ pub enum Command {
     Show(OneJob),
     /// Ask for a job to be stopped
     Cancel(OneJob),
+    /// Tell an agent that there is no more work: it ends, and switches its machine off
+    Dismiss {
+        /// Where.
+        #[command(flatten)]
+        home: Folder,
+        /// The agent
+        agent: AgentId,
+    },
     /// Show what an agent told of a job
     Logs {
         /// Which.

@@ -47,6 +47,10 @@ pub async fn run(cli: Cli) -> Result<bool> {
             let job = client(&home)?.post(&path, Vec::new()).await?;
             say(text(&job, "status"))?;
         }
+        Command::Dismiss { home, agent } => {
+            let path = format!("/agents/{agent}/$dismiss");
+            client(&home)?.post(&path, Vec::new()).await?;
+        }
         Command::Logs {
             job: OneJob { home, job },
             follow,

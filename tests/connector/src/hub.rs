@@ -71,6 +71,8 @@ pub enum Input {
     ),
     /// A job is to be stopped.
     Cancel(JobId, oneshot::Sender<Result<JobView, Refusal>>),
+    /// An agent's session is to end, and its machine to be switched off; whether it has one.
+    Dismiss(AgentId, oneshot::Sender<bool>),
     /// How a job stands.
     Show(JobId, oneshot::Sender<Option<JobView>>),
     /// What has changed since that version.
@@ -348,6 +350,14 @@ impl Keeper {
                 let result = self.try_happen(Event::Cancel(job.clone()), now);
                 let result = result.and_then(|()| self.view(&job).ok_or(Refusal::Unknown(job)));
                 self.turn.replies.push(Reply::Cancelled(reply, result));
+            }
+            Input::Dismiss(agent, reply) => {
+                let session = self.agents.get(&agent).map(|view| view.session);
+                let session = session.and_then(|session| self.sessions.get(&session));
+                let goodbye = Outgoing::Goodbye(v1::goodbye::Reason::Dismissed);
+                let is_told = session.is_some_and(|session| session.try_send(goodbye).is_ok());
+                // Who has asked and went away does not want to know.
+                let _ = reply.send(is_told);
             }
             Input::Show(job, reply) => {
                 let view = self.view(&job);

@@ -42,6 +42,11 @@ impl Site {
 
     /// A Connector whose agents come to this address.
     pub fn at(host: &str) -> Result<Self> {
+        Self::reached_as(host, host)
+    }
+
+    /// A Connector that listens on `host` and that agents know by another name.
+    pub fn reached_as(host: &str, name: &str) -> Result<Self> {
         let folder = tempfile::tempdir()?;
         for name in ["disks", "images"] {
             fs::create_dir(folder.path().join(name))?;
@@ -53,7 +58,7 @@ impl Site {
             admin: SocketAddr::from(([127, 0, 0, 1], 0)),
         };
         let home = site.path("site");
-        ce_connector(["init", text(&home)?, "--name", host])?.expect_code(0)?;
+        ce_connector(["init", text(&home)?, "--name", name])?.expect_code(0)?;
         site.serve()?;
         Ok(site)
     }

@@ -151,6 +151,33 @@ pub async fn call(
     Ok(response)
 }
 
+/// `POST agents/ID/$dismiss`: there is no more work for it, and its machine may be switched off.
+pub async fn call_agent(
+    State(site): State<Arc<Site>>,
+    Path((agent, call)): Path<(String, String)>,
+    headers: HeaderMap,
+) -> Answer {
+    site.check_token(&headers)?;
+    if call != "$dismiss" {
+        return Err(Failure::new(
+            StatusCode::NOT_FOUND,
+            "NotFound",
+            "there is no such call",
+        ));
+    }
+    let agent: AgentId = named(&agent)?;
+    let asked = agent.clone();
+    let is_told = site.hub.ask(|reply| Input::Dismiss(asked, reply)).await?;
+    if !is_told {
+        return Err(Failure::new(
+            StatusCode::CONFLICT,
+            "InvalidRequest",
+            format!("the agent `{agent}` is in no session"),
+        ));
+    }
+    Ok(answer_json(StatusCode::ACCEPTED, &json!({"id": agent})))
+}
+
 /// `GET jobs/ID/logs?from=N`.
 pub async fn job_logs(
     State(site): State<Arc<Site>>,

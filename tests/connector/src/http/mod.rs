@@ -3,7 +3,7 @@
 //! ```text
 //!   POST images/$export ...  --> 202, Location: /jobs/ID      bearer token
 //!   GET  jobs, jobs/ID, jobs/ID/logs, agents                  bearer token, or a login
-//!   POST jobs, jobs/ID/$cancel                                bearer token
+//!   POST jobs, jobs/ID/$cancel, agents/ID/$dismiss            bearer token
 //!   GET  /, /events                                           a login
 //! ```
 //!
@@ -108,6 +108,7 @@ pub fn router(site: Arc<Site>) -> Router {
         .route("/jobs/{id}/{call}", post(api::call))
         .route("/agents", get(api::agents))
         .route("/agents/{id}/logs", get(api::agent_logs))
+        .route("/agents/{id}/{call}", post(api::call_agent))
         .route("/events", get(events::events))
         .route("/login", post(page::login))
         .route("/", get(page::page))

@@ -465,7 +465,7 @@ fn goodbye(reason: v1::goodbye::Reason) -> connector_message::Body {
     };
     connector_message::Body::Goodbye(v1::Goodbye {
         reason: reason.into(),
-        power_off: false,
+        power_off: reason == Reason::Dismissed,
         message: message.to_owned(),
         reconnect_after_seconds: u32::from(reason == Reason::Stopping),
     })
