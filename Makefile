@@ -8,7 +8,7 @@ FUZZ_SECONDS ?= 60
 BENCH_DIR ?= target/bench
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test test-long test-corpus bench lint fuzz clean
+.PHONY: help setup demo test test-long test-corpus bench image lint fuzz clean
 
 help: ## This list
 	@echo 'make TARGET, where TARGET is one of:'
@@ -29,6 +29,9 @@ test-long: setup ## The same with more random cases, more kills and a minute for
 
 test-corpus: ## Tests on real images; CE_CORPUS=FOLDER names where corpus.tar.zst is
 	@CE_CORPUS='$(CE_CORPUS)' tests/corpus.sh
+
+image: setup ## The image of the Compositing Engine in every format, into target/image/out; takes the newest kernel
+	@packaging/image/make.sh
 
 bench: setup ## Compare export with qemu-img and md5sum; BENCH_DIR=FOLDER, WRITE=1 renews docs/benchmarks.md
 	@tests/bench.sh '$(BENCH_DIR)' $(if $(WRITE),--write docs/benchmarks.md)

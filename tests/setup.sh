@@ -24,7 +24,9 @@ demo | mtools          | mcopy
 demo | ntfs-3g         | mkntfs
 test | ntfs-3g         | ntfscp
 test | bzip2           | bunzip2
+test | binutils        | objcopy
 test | chromium        | chromium
+test | cpio            | cpio
 test | e2fsprogs       | mke2fs
 test | fdisk           | sfdisk
 test | g++             | c++
@@ -34,6 +36,7 @@ test | python3         | /usr/bin/python3
 test | python3-libvhdi | python:pyvhdi
 test | python3-venv    | python:ensurepip
 test | iproute2        | tc
+test | kmod            | depmod
 test | libhivex-bin    | hivexsh
 test | libvhdi-utils   | vhdiinfo
 test | mount           | mount
@@ -48,6 +51,7 @@ test | strace          | strace
 test | util-linux      | setpriv
 test | wixl            | wixl
 test | xorriso         | xorriso
+test | xz-utils        | xz
 test | zstd            | zstd
 '
 
@@ -66,6 +70,7 @@ main() {
     fetch_crates Cargo.toml
     if [ "$need" = test ]; then
         if [ -f tests/fuzz/Cargo.toml ]; then fetch_crates tests/fuzz/Cargo.toml; fi
+        packaging/image/fetch.sh
         install_cargo_deny
         install_dissect_ntfs
     fi
