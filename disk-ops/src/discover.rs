@@ -5,7 +5,8 @@
 //! ```
 //!
 //! The reader takes the folders as arguments and the resolution is pure, so both are tested with
-//! trees that are made up. Nothing here opens a disk.
+//! trees that are made up. Of a disk nothing is read but whether the image of the Compositing Engine
+//! is on it.
 //!
 //! A disk that this machine runs from is never the answer: not by its name, and not by one of its
 //! partitions, nor by a mapper on top of it.
@@ -15,6 +16,7 @@ use std::path::{Path, PathBuf};
 
 use crate::units::ByteCount;
 
+mod own;
 mod sysfs;
 
 pub use sysfs::{DiscoverError, SystemTables, attached_disks, disk_of_device, read};
@@ -44,6 +46,9 @@ pub struct AttachedDisk {
     pub is_removable: bool,
     /// Where it, one of its partitions or something on top of them is mounted; `swap` for swap.
     pub mounted_at: Vec<String>,
+    /// Whether it holds the image of the Compositing Engine, from which this machine or another one
+    /// was started.
+    pub has_image: bool,
 }
 
 impl AttachedDisk {
@@ -54,7 +59,7 @@ impl AttachedDisk {
 
     /// Whether this machine itself runs from it.
     pub fn is_own(&self) -> bool {
-        self.mounted_at.iter().any(|point| is_systems(point))
+        self.has_image || self.mounted_at.iter().any(|point| is_systems(point))
     }
 }
 
@@ -306,6 +311,21 @@ mod tests {
             let error = name(selector, None).unwrap_err();
             assert!(matches!(error, ResolveError::Own { .. }), "{error}");
         }
+    }
+
+    #[test]
+    fn the_disk_of_the_image_is_never_the_answer() {
+        let mut disks = machine();
+        disks[2].has_image = true;
+        for selector in [
+            DiskSelector::DeviceName("sdc".into()),
+            DiskSelector::Hctl("3:0:0:1".into()),
+        ] {
+            let error = resolve(&disks, &selector, None).unwrap_err();
+            assert!(matches!(error, ResolveError::Own { .. }), "{error}");
+        }
+        let other = resolve(&disks, &DiskSelector::Lun(1), None).unwrap();
+        assert_eq!(other.device_name, "sdd");
     }
 
     #[test]

@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 
 use rustix::fs::{major, minor};
 
-use super::{AttachedDisk, SWAP};
+use super::{AttachedDisk, SWAP, own};
 use crate::block::Mount;
 use crate::units::ByteCount;
 
@@ -53,7 +53,11 @@ pub fn attached_disks() -> Result<Vec<AttachedDisk>, DiscoverError> {
         // A kernel without swap has no such table.
         swaps: fs::read_to_string("/proc/swaps").unwrap_or_default(),
     };
-    read(Path::new("/sys"), &tables)
+    let mut disks = read(Path::new("/sys"), &tables)?;
+    for disk in &mut disks {
+        disk.has_image = own::has_image(&disk.node(), disk.logical_sector_bytes);
+    }
+    Ok(disks)
 }
 
 /// The disks below `sys`, a sysfs, ordered by name; at most 256.
@@ -202,6 +206,7 @@ fn describe(device: &Path, name: String) -> Option<AttachedDisk> {
         is_read_only: number(&at("ro")) == Some(1),
         is_removable: number(&at("removable")) == Some(1),
         mounted_at: Vec::new(),
+        has_image: false,
     })
 }
 
