@@ -1,6 +1,5 @@
 //! What the agent says of the machine it runs on.
 
-use std::fs;
 use std::path::Path;
 
 use ce_disk::discover::{AttachedDisk, attached_disks};
@@ -10,6 +9,10 @@ use sysinfo::{MemoryRefreshKind, System};
 use tracing::warn;
 
 use crate::job::wire::clip;
+
+pub(crate) mod firmware;
+
+pub(crate) use firmware::Firmware;
 
 /// Facts that do not change while the agent runs.
 pub(crate) fn facts() -> v1::HostFacts {
@@ -22,7 +25,7 @@ pub(crate) fn facts() -> v1::HostFacts {
         architecture: std::env::consts::ARCH.to_owned(),
         memory_bytes: memory(System::total_memory),
         cpu_count: u32::try_from(processors).unwrap_or(u32::MAX),
-        machine: text(Some(machine())),
+        machine: text(Some(firmware().machine())),
     }
 }
 
@@ -52,7 +55,7 @@ pub(crate) fn disks() -> Vec<v1::AttachedDisk> {
 
 /// The platform that this machine seems to run on.
 pub(crate) fn platform() -> v1::Platform {
-    match platform_of(&machine()) {
+    match firmware().platform() {
         None => v1::Platform::Unspecified,
         Some(Platform::Aws) => v1::Platform::Aws,
         Some(Platform::Azure) => v1::Platform::Azure,
@@ -63,34 +66,8 @@ pub(crate) fn platform() -> v1::Platform {
     }
 }
 
-/// The platform by what the firmware says of the machine. Hyper-V says the same as Azure, but for
-/// the asset tag.
-fn platform_of(machine: &str) -> Option<Platform> {
-    let found = [
-        ("Amazon EC2", Platform::Aws),
-        (AZURE_ASSET_TAG, Platform::Azure),
-        ("Google", Platform::Gcp),
-        ("Nutanix", Platform::Nutanix),
-        ("VMware", Platform::Vsphere),
-        ("Xen", Platform::Xenserver),
-    ];
-    let mut found = found.into_iter();
-    found
-        .find(|(mark, _)| machine.contains(mark))
-        .map(|(_, platform)| platform)
-}
-
-/// Manufacturer, product and asset tag, as far as the firmware tells.
-fn machine() -> String {
-    let dmi = Path::new("/sys/class/dmi/id");
-    let parts = ["sys_vendor", "product_name", "chassis_asset_tag"];
-    let parts: Vec<_> = parts
-        .iter()
-        .filter_map(|name| fs::read_to_string(dmi.join(name)).ok())
-        .map(|text| text.trim().to_owned())
-        .filter(|text| !text.is_empty())
-        .collect();
-    parts.join(" ")
+fn firmware() -> Firmware {
+    Firmware::read(Path::new("/sys"))
 }
 
 fn wired(disk: &AttachedDisk) -> v1::AttachedDisk {
@@ -108,29 +85,9 @@ fn wired(disk: &AttachedDisk) -> v1::AttachedDisk {
     }
 }
 
-/// What Azure gives all its machines.
-const AZURE_ASSET_TAG: &str = "7783-7084-3265-9085-8269-3286-77";
-
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn platforms_are_known_by_their_firmware() {
-        for (machine, platform) in [
-            ("Amazon EC2 m7i.large", Some(Platform::Aws)),
-            ("Google Google Compute Engine", Some(Platform::Gcp)),
-            ("VMware, Inc. VMware7,1", Some(Platform::Vsphere)),
-            ("Nutanix AHV", Some(Platform::Nutanix)),
-            ("Xen HVM domU", Some(Platform::Xenserver)),
-            ("Microsoft Corporation Virtual Machine", None),
-            ("QEMU Standard PC", None),
-        ] {
-            assert_eq!(platform_of(machine), platform, "{machine}");
-        }
-        let azure = format!("Microsoft Corporation Virtual Machine {AZURE_ASSET_TAG}");
-        assert_eq!(platform_of(&azure), Some(Platform::Azure));
-    }
 
     #[test]
     fn this_machine_has_memory_and_processors() {
