@@ -92,8 +92,8 @@ pub enum JobCommand {
 /// `daemon`.
 #[derive(Args, Debug)]
 pub struct DaemonArgs {
-    /// Configuration [default: what ce.config= on the kernel's command line names, or
-    /// /etc/ce-agent/config.toml]
+    /// Configuration [default: what ce.config= on the kernel's command line names, what the
+    /// platform keeps for this machine, or /etc/ce-agent/config.toml]
     #[arg(long, value_name = "FILE")]
     pub config: Option<PathBuf>,
 

@@ -1,17 +1,18 @@
 //! `ce.config=FILE` on the kernel's command line.
 
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
-use super::{BootstrapError, Found, named_file};
+use super::{BootstrapError, Look, Place, named_file};
 use crate::job::journal::read_bounded;
 
 /// The configuration that the kernel's command line names.
-pub(super) fn find() -> Result<Option<Found>, BootstrapError> {
+pub(super) fn find(place: &Place) -> Result<Look, BootstrapError> {
     // Where there is no such file, as in some containers, there is no such parameter.
-    let line = read_bounded(Path::new("/proc/cmdline"), LONGEST_LINE)?.unwrap_or_default();
-    parameter(&line)
+    let line = read_bounded(&place.root.join("proc/cmdline"), LONGEST_LINE)?.unwrap_or_default();
+    let found = parameter(&line)
         .map(|path| named_file("ce.config= on the kernel's command line", &path))
-        .transpose()
+        .transpose()?;
+    Ok(found.into())
 }
 
 /// The value of `ce.config=`; the last one counts, as with the kernel's own parameters.

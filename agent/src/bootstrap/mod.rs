@@ -1,20 +1,38 @@
 //! Where a daemon finds its configuration.
 //!
 //! ```text
-//!  --config FILE --> kernel command line (ce.config=FILE) --> /etc/ce-agent/config.toml --> nothing
+//!  --config FILE --> kernel command line (ce.config=FILE) --> channel of the platform
+//!      --> /etc/ce-agent/config.toml --> nothing
 //! ```
 //!
-//! Each source says `Ok(None)` if it is not here, and an error if it is here but broken: a daemon
-//! that was told something does not go on with something else. The channels of the platforms take
-//! their places between the kernel's command line and the file.
+//! A source that has one which can't be used is an error: a daemon that was told something does not go
+//! on with something else. One that is not for us, or does not answer, is passed over with a note. Only
+//! the platform that the firmware tells is asked, so nobody waits for a network that is not there.
 
+use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 
+use ce_platform::Platform;
 use zeroize::Zeroizing;
 
+use crate::host::Firmware;
 use crate::job::journal::{JournalError, read_bounded};
 
+mod cloud;
 mod command_line;
+mod metadata;
+mod user_data;
+
+use metadata::{MetadataError, Patience, Service};
+
+/// What came of the search.
+#[derive(Debug)]
+pub(crate) struct Discovery {
+    /// The configuration of the first source that has one.
+    pub found: Option<Found>,
+    /// Why sources before it were passed over, one sentence each.
+    pub notes: Vec<String>,
+}
 
 /// A configuration as it was found.
 #[derive(Debug)]
@@ -29,6 +47,23 @@ pub(crate) struct Found {
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub(crate) enum BootstrapError {
+    /// What is there can't be a configuration.
+    #[error("{origin} {problem}")]
+    Garbled {
+        /// Where.
+        origin: String,
+        /// What is wrong with it, as the rest of a sentence.
+        problem: &'static str,
+    },
+    /// The metadata service does what it should not.
+    #[error("{origin}")]
+    Metadata {
+        /// What was to be read.
+        origin: &'static str,
+        /// What is wrong.
+        #[source]
+        source: MetadataError,
+    },
     /// A file that was named is not there.
     #[error("{origin} names {path}, and there is no such file")]
     Missing {
@@ -42,28 +77,103 @@ pub(crate) enum BootstrapError {
     Unreadable(#[from] JournalError),
 }
 
+/// What a source says.
+#[derive(Debug)]
+enum Look {
+    /// It has a configuration.
+    Found(Found),
+    /// It has none, or is not here.
+    NotHere,
+    /// It has something else, or does not answer. Why, as a sentence.
+    PassedOver(String),
+}
+
+/// The machine in which is looked.
+#[derive(Debug)]
+struct Place {
+    /// Where its files are.
+    root: PathBuf,
+    /// Where its metadata service is.
+    service: SocketAddr,
+    /// How long that is waited for.
+    patience: Patience,
+}
+
 /// A place where a configuration may be.
-type Source = fn() -> Result<Option<Found>, BootstrapError>;
+type Source = fn(&Place) -> Result<Look, BootstrapError>;
 
 /// The configuration: the file `named` on the command line, or from the first source that has one.
 ///
+/// Blocks while a metadata service is waited for, at most a minute and a half. Not to be called on a
+/// thread that turns an asynchronous runtime.
+///
 /// # Errors
 ///
-/// A source has one that can't be read.
-pub(crate) fn find(named: Option<&Path>) -> Result<Option<Found>, BootstrapError> {
+/// A source has one that can't be used.
+pub(crate) fn find(named: Option<&Path>) -> Result<Discovery, BootstrapError> {
     if let Some(path) = named {
-        return named_file("--config", path).map(Some);
+        return Ok(Discovery {
+            found: Some(named_file("--config", path)?),
+            notes: Vec::new(),
+        });
     }
-    for source in SOURCES {
-        if let Some(found) = source()? {
-            return Ok(Some(found));
-        }
-    }
-    Ok(None)
+    Place::here().search()
 }
 
-fn default_file() -> Result<Option<Found>, BootstrapError> {
-    file(Path::new(DEFAULT_FILE))
+impl Place {
+    fn here() -> Self {
+        Self {
+            root: "/".into(),
+            service: metadata::SERVICE,
+            patience: Patience::default(),
+        }
+    }
+
+    fn search(&self) -> Result<Discovery, BootstrapError> {
+        let mut notes = Vec::new();
+        for source in SOURCES {
+            match source(self)? {
+                Look::Found(found) => {
+                    return Ok(Discovery {
+                        found: Some(found),
+                        notes,
+                    });
+                }
+                Look::NotHere => {}
+                Look::PassedOver(note) => notes.push(note),
+            }
+        }
+        Ok(Discovery { found: None, notes })
+    }
+
+    fn metadata(&self) -> Result<Service, BootstrapError> {
+        Service::at(self.service, self.patience).map_err(|source| BootstrapError::Metadata {
+            origin: "the metadata service",
+            source,
+        })
+    }
+}
+
+impl From<Option<Found>> for Look {
+    fn from(found: Option<Found>) -> Self {
+        found.map_or(Self::NotHere, Self::Found)
+    }
+}
+
+/// What the platform keeps for its machines.
+fn platforms_channel(place: &Place) -> Result<Look, BootstrapError> {
+    match Firmware::read(&place.root.join("sys")).platform() {
+        Some(Platform::Aws) => cloud::aws(place),
+        Some(Platform::Azure) => cloud::azure(place),
+        Some(Platform::Gcp) => cloud::gcp(place),
+        Some(Platform::Nutanix | Platform::Vsphere | Platform::Xenserver) | None => {
+            Ok(Look::NotHere)
+        }
+    }
+}
+
+fn default_file(place: &Place) -> Result<Look, BootstrapError> {
+    Ok(file(&place.root.join(DEFAULT_FILE))?.into())
 }
 
 /// A file that someone has named has to be there.
@@ -83,9 +193,10 @@ fn file(path: &Path) -> Result<Option<Found>, BootstrapError> {
 }
 
 /// In the order in which they are asked.
-const SOURCES: [Source; 2] = [command_line::find, default_file];
+const SOURCES: [Source; 3] = [command_line::find, platforms_channel, default_file];
 
-const DEFAULT_FILE: &str = "/etc/ce-agent/config.toml";
+/// Below the root.
+const DEFAULT_FILE: &str = "etc/ce-agent/config.toml";
 
 const LONGEST_CONFIG: u64 = 1 << 20;
 

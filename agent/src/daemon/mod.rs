@@ -18,7 +18,7 @@ use std::process::{Command, Stdio};
 use tracing::{error, info, warn};
 use tracing_subscriber::EnvFilter;
 
-use crate::bootstrap;
+use crate::bootstrap::{self, Discovery};
 use crate::cli::DaemonArgs;
 use crate::config::{Config, Options};
 use crate::job::guard_secrets;
@@ -31,8 +31,8 @@ mod offer;
 
 /// Runs until it is told to stop; returns the exit code.
 pub(crate) fn run(args: &DaemonArgs) -> u8 {
-    let config = match configured(args) {
-        Ok(config) => config,
+    let (config, notes) = match configured(args) {
+        Ok(configured) => configured,
         Err(problem) => {
             // There is no log yet.
             eprintln!("error: {problem}");
@@ -44,10 +44,13 @@ pub(crate) fn run(args: &DaemonArgs) -> u8 {
         .log
         .parse()
         .unwrap_or_else(|_| EnvFilter::new("info"));
-    // With the configuration in hand, for which a disk may have had to be mounted; before there is a
-    // second thread.
+    // With the configuration in hand, which a platform may keep behind a call that is given up; before
+    // there is a second thread.
     let confined = confine::confine();
     let logs = telemetry::start(filter);
+    for note in notes {
+        info!("{note}");
+    }
     if let Err(problem) = confined {
         // A second wall, which not every container lets a process build.
         warn!("the daemon could not give up all the rights that it does not need: {problem}");
@@ -90,14 +93,10 @@ pub(crate) fn run(args: &DaemonArgs) -> u8 {
     }
 }
 
-fn configured(args: &DaemonArgs) -> Result<Config, String> {
-    let found = bootstrap::find(args.config.as_deref()).map_err(|error| {
-        let mut text = error.to_string();
-        if let Some(source) = std::error::Error::source(&error) {
-            text.push_str(&format!(": {source}"));
-        }
-        text
-    })?;
+/// The configuration, and what the log is to have about the search for it.
+fn configured(args: &DaemonArgs) -> Result<(Config, Vec<String>), String> {
+    let Discovery { found, mut notes } =
+        bootstrap::find(args.config.as_deref()).map_err(|error| with_sources(&error))?;
     let options = Options {
         connectors: args.connector.clone(),
         ca_file: args.ca_file.clone(),
@@ -106,7 +105,28 @@ fn configured(args: &DaemonArgs) -> Result<Config, String> {
     };
     let environment = env::vars_os()
         .filter_map(|(name, value)| Some((name.into_string().ok()?, value.into_string().ok()?)));
-    Config::build(found.as_ref(), environment, options).map_err(|error| error.to_string())
+    match Config::build(found.as_ref(), environment, options) {
+        Ok(config) => {
+            notes.extend(found.map(|found| format!("configured by {}", found.origin)));
+            Ok((config, notes))
+        }
+        Err(error) => {
+            // What is missing may stand where nobody could look.
+            notes.insert(0, error.to_string());
+            Err(notes.join("\n"))
+        }
+    }
+}
+
+/// An error and what led to it, in one sentence.
+pub(crate) fn with_sources(error: &dyn std::error::Error) -> String {
+    let mut text = error.to_string();
+    let mut source = error.source();
+    while let Some(error) = source {
+        text.push_str(&format!(": {error}"));
+        source = error.source();
+    }
+    text
 }
 
 fn switch_off(command: &[String]) -> u8 {
