@@ -440,10 +440,7 @@ mod tests {
     }
 
     fn file(text: &str) -> Found {
-        Found {
-            origin: "agent.toml".into(),
-            text: text.to_owned().into(),
-        }
+        Found::at("agent.toml".into(), text.to_owned().into())
     }
 
     fn full() -> Found {

@@ -2,7 +2,7 @@
 //!
 //! ```text
 //!  --config FILE --> kernel command line (ce.config=FILE) --> channel of the platform
-//!      --> /etc/ce-agent/config.toml --> nothing
+//!      --> drive that was made for it --> /etc/ce-agent/config.toml --> nothing
 //! ```
 //!
 //! A source that has one which can't be used is an error: a daemon that was told something does not go
@@ -18,12 +18,23 @@ use zeroize::Zeroizing;
 use crate::host::Firmware;
 use crate::job::journal::{JournalError, read_bounded};
 
+mod azure_disc;
 mod cloud;
 mod command_line;
+mod config_drive;
+mod drives;
+mod guestinfo;
+#[cfg(any(debug_assertions, test))]
+mod lab;
 mod metadata;
+mod token;
 mod user_data;
+mod xenstore;
 
+use drives::DriveError;
 use metadata::{MetadataError, Patience, Service};
+pub(crate) use token::UsedToken;
+use xenstore::XenstoreError;
 
 /// What came of the search.
 #[derive(Debug)]
@@ -41,12 +52,23 @@ pub(crate) struct Found {
     pub origin: String,
     /// TOML. There may be a token in it.
     pub text: Zeroizing<String>,
+    /// The token, if the channel that it came by can be written.
+    pub used_token: Option<UsedToken>,
 }
 
 /// Why a source can't be used although it is there.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub(crate) enum BootstrapError {
+    /// A drive that was made for us can't be read.
+    #[error("{origin}")]
+    Drive {
+        /// Where.
+        origin: String,
+        /// What is wrong.
+        #[source]
+        source: DriveError,
+    },
     /// What is there can't be a configuration.
     #[error("{origin} {problem}")]
     Garbled {
@@ -55,6 +77,9 @@ pub(crate) enum BootstrapError {
         /// What is wrong with it, as the rest of a sentence.
         problem: &'static str,
     },
+    /// VMware does not tell.
+    #[error("guestinfo can't be read: {0}")]
+    GuestInfo(String),
     /// The metadata service does what it should not.
     #[error("{origin}")]
     Metadata {
@@ -72,9 +97,15 @@ pub(crate) enum BootstrapError {
         /// Which.
         path: PathBuf,
     },
+    /// Nobody knows which one counts.
+    #[error("there are several drives that configure this machine: {0}")]
+    SeveralDrives(String),
     /// It can't be read.
     #[error(transparent)]
     Unreadable(#[from] JournalError),
+    /// XenServer does not tell.
+    #[error(transparent)]
+    Xenstore(XenstoreError),
 }
 
 /// What a source says.
@@ -129,6 +160,23 @@ impl Place {
         }
     }
 
+    /// One whose files are below `root`, and where no metadata service answers.
+    #[cfg(test)]
+    fn in_tests(root: &Path) -> Self {
+        use std::time::Duration;
+        Self {
+            root: root.to_owned(),
+            // Nobody serves tcpmux any more.
+            service: SocketAddr::from(([127, 0, 0, 1], 1)),
+            patience: Patience {
+                answer: Duration::from_millis(300),
+                silence: Duration::from_millis(600),
+                busy: Duration::from_millis(1500),
+                first_wait: Duration::from_millis(10),
+            },
+        }
+    }
+
     fn search(&self) -> Result<Discovery, BootstrapError> {
         let mut notes = Vec::new();
         for source in SOURCES {
@@ -146,11 +194,26 @@ impl Place {
         Ok(Discovery { found: None, notes })
     }
 
+    fn platform(&self) -> Option<Platform> {
+        Firmware::read(&self.root.join("sys")).platform()
+    }
+
     fn metadata(&self) -> Result<Service, BootstrapError> {
         Service::at(self.service, self.patience).map_err(|source| BootstrapError::Metadata {
             origin: "the metadata service",
             source,
         })
+    }
+}
+
+impl Found {
+    /// One in a channel that can't be written.
+    pub(crate) fn at(origin: String, text: Zeroizing<String>) -> Self {
+        Self {
+            origin,
+            text,
+            used_token: None,
+        }
     }
 }
 
@@ -162,13 +225,14 @@ impl From<Option<Found>> for Look {
 
 /// What the platform keeps for its machines.
 fn platforms_channel(place: &Place) -> Result<Look, BootstrapError> {
-    match Firmware::read(&place.root.join("sys")).platform() {
+    match place.platform() {
         Some(Platform::Aws) => cloud::aws(place),
         Some(Platform::Azure) => cloud::azure(place),
         Some(Platform::Gcp) => cloud::gcp(place),
-        Some(Platform::Nutanix | Platform::Vsphere | Platform::Xenserver) | None => {
-            Ok(Look::NotHere)
-        }
+        Some(Platform::Vsphere) => guestinfo::find(place),
+        Some(Platform::Xenserver) => xenstore::find(place),
+        // Its channel is a config drive.
+        Some(Platform::Nutanix) | None => Ok(Look::NotHere),
     }
 }
 
@@ -186,14 +250,21 @@ fn named_file(origin: &'static str, path: &Path) -> Result<Found, BootstrapError
 
 fn file(path: &Path) -> Result<Option<Found>, BootstrapError> {
     let text = read_bounded(path, LONGEST_CONFIG)?;
-    Ok(text.map(|text| Found {
-        origin: path.display().to_string(),
-        text: text.into(),
-    }))
+    Ok(text.map(|text| Found::at(path.display().to_string(), text.into())))
 }
 
 /// In the order in which they are asked.
-const SOURCES: [Source; 3] = [command_line::find, platforms_channel, default_file];
+const SOURCES: &[Source] = &[
+    command_line::find,
+    platforms_channel,
+    azure_disc::find,
+    config_drive::find,
+    default_file,
+    #[cfg(debug_assertions)]
+    lab::fw_cfg,
+    #[cfg(debug_assertions)]
+    lab::smbios,
+];
 
 /// Below the root.
 const DEFAULT_FILE: &str = "etc/ce-agent/config.toml";

@@ -22,10 +22,7 @@ pub(super) fn look_into(
         return Ok(Look::PassedOver(format!("{origin}: this is {whose}")));
     }
     match String::from_utf8(std::mem::take(&mut *data)) {
-        Ok(text) => Ok(Look::Found(Found {
-            origin: origin.to_owned(),
-            text: text.into(),
-        })),
+        Ok(text) => Ok(Look::Found(Found::at(origin.to_owned(), text.into()))),
         Err(error) => {
             error.into_bytes().zeroize();
             Err(BootstrapError::Garbled {

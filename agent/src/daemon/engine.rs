@@ -9,6 +9,8 @@ use tokio::sync::mpsc;
 use tokio_rustls::rustls::RootCertStore;
 use tracing::{debug, error, info, warn};
 
+use super::with_sources;
+use crate::bootstrap::UsedToken;
 use crate::config::Config;
 use crate::job::journal::{Journal, JournalError};
 use crate::job::machine::{JobEvent, JobTable};
@@ -42,10 +44,11 @@ fn told(error: &JournalError) -> String {
     JobError::from_chain(ErrorCode::Internal, error).message
 }
 
-/// Runs the daemon until it is to end, and says how. `unfinished` are commits of an earlier life that
-/// could not be finished.
+/// Runs the daemon until it is to end, and says how. `used_token` is wiped as soon as there is a session
+/// without it; `unfinished` are commits of an earlier life that could not be finished.
 pub(super) async fn run(
     mut config: Config,
+    used_token: Option<UsedToken>,
     logs: Arc<LogBuffer>,
     unfinished: Vec<Unfinished>,
 ) -> Result<Exit, EngineError> {
@@ -73,6 +76,7 @@ pub(super) async fn run(
         config,
         journal,
         identity,
+        used_token,
         authority,
         logs,
         jobs,
@@ -160,6 +164,8 @@ struct Engine {
     config: Config,
     journal: Arc<Journal>,
     identity: Identity,
+    /// The token in the channel of the platform, until it is wiped there.
+    used_token: Option<UsedToken>,
     authority: Arc<RootCertStore>,
     logs: Arc<LogBuffer>,
     session: Session,
@@ -303,6 +309,24 @@ impl Engine {
         let name = self.greeted.clone().unwrap_or_default();
         info!(connector, agent = name, "the session stands");
         service::status(&format!("in session with {connector} as {name}"));
+        self.wipe_token();
+    }
+
+    /// A certificate has been shown in its place and was good: nobody needs the token any more.
+    fn wipe_token(&mut self) {
+        if self.enrolling {
+            return;
+        }
+        if let Some(token) = self.used_token.take() {
+            // The channel may take its time. Its end is not waited for: a token that stays is of no use.
+            tokio::task::spawn_blocking(move || match token.wipe() {
+                Ok(()) => info!("the token was used, and is wiped from where it was found"),
+                Err(error) => warn!(
+                    "the token was used, and can't be wiped from where it was found: {}",
+                    with_sources(&error)
+                ),
+            });
+        }
     }
 
     fn connector(&self) -> String {

@@ -18,7 +18,7 @@ use std::process::{Command, Stdio};
 use tracing::{error, info, warn};
 use tracing_subscriber::EnvFilter;
 
-use crate::bootstrap::{self, Discovery};
+use crate::bootstrap::{self, Discovery, UsedToken};
 use crate::cli::DaemonArgs;
 use crate::config::{Config, Options};
 use crate::job::guard_secrets;
@@ -31,7 +31,7 @@ mod offer;
 
 /// Runs until it is told to stop; returns the exit code.
 pub(crate) fn run(args: &DaemonArgs) -> u8 {
-    let (config, notes) = match configured(args) {
+    let (config, used_token, notes) = match configured(args) {
         Ok(configured) => configured,
         Err(problem) => {
             // There is no log yet.
@@ -73,7 +73,7 @@ pub(crate) fn run(args: &DaemonArgs) -> u8 {
     };
     let unfinished = recover::finish_begun(&config.scratch);
     let power_off = config.power_off_command.clone();
-    let ended = runtime.block_on(engine::run(config, logs, unfinished));
+    let ended = runtime.block_on(engine::run(config, used_token, logs, unfinished));
     service::stopping();
     match ended {
         Ok(Exit::Stopped) => 0,
@@ -93,8 +93,9 @@ pub(crate) fn run(args: &DaemonArgs) -> u8 {
     }
 }
 
-/// The configuration, and what the log is to have about the search for it.
-fn configured(args: &DaemonArgs) -> Result<(Config, Vec<String>), String> {
+/// The configuration, its token if it is to be wiped after use, and what the log is to have about the
+/// search.
+fn configured(args: &DaemonArgs) -> Result<(Config, Option<UsedToken>, Vec<String>), String> {
     let Discovery { found, mut notes } =
         bootstrap::find(args.config.as_deref()).map_err(|error| with_sources(&error))?;
     let options = Options {
@@ -107,8 +108,11 @@ fn configured(args: &DaemonArgs) -> Result<(Config, Vec<String>), String> {
         .filter_map(|(name, value)| Some((name.into_string().ok()?, value.into_string().ok()?)));
     match Config::build(found.as_ref(), environment, options) {
         Ok(config) => {
-            notes.extend(found.map(|found| format!("configured by {}", found.origin)));
-            Ok((config, notes))
+            let used_token = found.and_then(|found| {
+                notes.push(format!("configured by {}", found.origin));
+                found.used_token
+            });
+            Ok((config, used_token, notes))
         }
         Err(error) => {
             // What is missing may stand where nobody could look.

@@ -8,7 +8,6 @@ use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 use ce_platform::Platform;
 
-use super::super::metadata::Patience;
 use super::super::{BootstrapError, Discovery, Place};
 use crate::host::firmware;
 
@@ -70,14 +69,8 @@ impl Mock {
         fs::create_dir_all(root.path().join("etc/ce-agent")).unwrap();
         fs::write(root.path().join("etc/ce-agent/config.toml"), "# file\n").unwrap();
         let place = Place {
-            root: root.path().to_owned(),
             service: self.address,
-            patience: Patience {
-                answer: Duration::from_millis(300),
-                silence: Duration::from_millis(600),
-                busy: Duration::from_millis(1500),
-                first_wait: Duration::from_millis(10),
-            },
+            ..Place::in_tests(root.path())
         };
         place.search()
     }
