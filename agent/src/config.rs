@@ -155,7 +155,7 @@ impl Layer {
     ) {
         let given: BTreeMap<_, _> = environment
             .into_iter()
-            .filter(|(name, _)| name.starts_with("CE_"))
+            .filter(|(name, _)| name.starts_with("CE_") || name == "STATE_DIRECTORY")
             .collect();
         for (name, value) in given {
             let list = || {
@@ -182,6 +182,12 @@ impl Layer {
                 }
                 "CE_LOG" => self.log = Some(value),
                 "CE_SMB_HOSTS" => self.jobs.smb_hosts = list(),
+                // The folder that systemd has made for its service (systemd.exec(5)); several are divided by
+                // colons. Variables come in the order of their names: $CE_STATE_DIR was before this one.
+                "STATE_DIRECTORY" => {
+                    let only = Some(value).filter(|folder| !folder.contains(':'));
+                    self.state = self.state.take().or(only.map(PathBuf::from));
+                }
                 // Others of that name are none of ours, unless they look like it.
                 _ => problems.extend(misspelt(&name)),
             }
@@ -483,6 +489,18 @@ mod tests {
         let config = Config::build(Some(&full()), variables, options).unwrap();
         assert_eq!(config.connectors[0].to_string(), "e:5");
         assert_eq!(config.log, "trace");
+    }
+
+    #[test]
+    fn the_folder_that_systemd_has_made_is_the_default_for_state() {
+        let text = format!("connectors = ['a']\nca = '''{}'''\n", ca());
+        let state =
+            |found: &Found, variables: &[(&str, &str)]| build(found, variables).unwrap().state;
+        let made = ("STATE_DIRECTORY", "/var/lib/ce-agent-2");
+        assert_eq!(state(&file(&text), &[made]), Path::new(made.1));
+        assert_eq!(state(&full(), &[made]), Path::new("/var/lib/x"));
+        let said = ("CE_STATE_DIR", "/s");
+        assert_eq!(state(&file(&text), &[made, said]), Path::new("/s"));
     }
 
     #[test]
