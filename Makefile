@@ -8,7 +8,7 @@ FUZZ_SECONDS ?= 60
 BENCH_DIR ?= target/bench
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test test-long test-corpus bench image lint fuzz clean
+.PHONY: help setup demo deb image test test-long test-corpus bench lint fuzz clean
 
 help: ## This list
 	@echo 'make TARGET, where TARGET is one of:'
@@ -20,6 +20,13 @@ setup: ## Install what is missing: Rust, disk tools, crates (nothing when all is
 demo: ## Export a disk with NTFS on it and let other programs check the image
 	@tests/setup.sh demo
 	@tests/demo.sh
+
+deb: ## The Debian package, in target/deb
+	@tests/setup.sh deb
+	@cargo build --quiet --release --locked --bin ce-agent
+	@cargo run --quiet --locked -p ce-agent --example pages -- target/deb/pages
+	@packaging/deb/build.sh target/release/ce-agent target/deb/pages target/deb/ce-agent.deb
+	@echo target/deb/ce-agent.deb
 
 test: setup ## All checks that need only this clone: style, lints, tests, short fuzzing, licences
 	@tests/check.sh

@@ -19,7 +19,7 @@ check_documentation() {
 }
 
 check_scripts() {
-    shellcheck -x .ci/run packaging/image/*.sh tests/*.sh
+    shellcheck -x .ci/run packaging/image/*.sh packaging/deb/build.sh packaging/deb/{postinst,postrm,prerm} tests/*.sh
 }
 
 # Licences, banned crates and sources. Advisories need a network and are not part of this.

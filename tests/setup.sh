@@ -1,5 +1,6 @@
 #!/usr/bin/env bash
-# Installs what `make demo` (setup.sh demo) or `make test` (setup.sh test) needs, and nothing that is there already.
+# Installs what `make demo` (setup.sh demo), `make deb` (deb) or `make test` (test) needs, and
+# nothing that is there already.
 # When all is there it changes nothing and uses no network.
 set -euo pipefail
 cd "$(dirname "$0")/.."
@@ -22,6 +23,8 @@ demo | gdisk           | sgdisk
 demo | dosfstools      | mkfs.fat
 demo | mtools          | mcopy
 demo | ntfs-3g         | mkntfs
+deb  | binutils        | strip
+deb  | dpkg-dev        | dpkg-shlibdeps
 test | ntfs-3g         | ntfscp
 test | bzip2           | bunzip2
 test | binutils        | objcopy
@@ -39,6 +42,7 @@ test | iproute2        | tc
 test | kmod            | depmod
 test | libhivex-bin    | hivexsh
 test | libvhdi-utils   | vhdiinfo
+test | lintian         | lintian
 test | mount           | mount
 test | ovmf            | file:/usr/share/OVMF/OVMF_CODE_4M.fd
 test | qemu-system-x86 | qemu-system-x86_64
@@ -48,6 +52,7 @@ test | shellcheck      | shellcheck
 test | sleuthkit       | icat
 test | smbclient       | smbclient
 test | strace          | strace
+test | systemd         | systemd-analyze
 test | util-linux      | setpriv
 test | wixl            | wixl
 test | xorriso         | xorriso
@@ -58,8 +63,8 @@ test | zstd            | zstd
 main() {
     local need=${1:-test}
     case "$need" in
-        demo | test) ;;
-        *) fail "setup.sh takes 'demo' or 'test', not '$need'" ;;
+        demo | deb | test) ;;
+        *) fail "setup.sh takes 'demo', 'deb' or 'test', not '$need'" ;;
     esac
     # Disk tools live in sbin, which is not on every user's PATH.
     PATH="${CARGO_HOME:-$HOME/.cargo}/bin:$PATH:/usr/sbin:/sbin"
@@ -102,15 +107,23 @@ install_with_apt() {
         fail "apt-get could not install: $*"
 }
 
-# The packages of one need ('test' includes 'demo') whose proof is not there, on one line.
+# The packages of one need whose proof is not there, on one line. Each need includes those before it: demo, deb, test.
 missing_packages() {
     local need package proof missing=""
     while IFS='| ' read -r need package proof; do
         [ -n "$need" ] || continue
-        [ "$1" = test ] || [ "$need" = demo ] || continue
+        [ "$(rank "$need")" -le "$(rank "$1")" ] || continue
         is_there "$proof" || missing="$missing $package"
     done <<<"$TABLE"
     echo "${missing# }"
+}
+
+rank() {
+    case "$1" in
+        demo) echo 0 ;;
+        deb) echo 1 ;;
+        test) echo 2 ;;
+    esac
 }
 
 is_there() {

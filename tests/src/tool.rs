@@ -88,6 +88,12 @@ pub const CHROMIUM: Tool = Tool::new("chromium", "chromium");
 pub const MKFIFO: Tool = Tool::new("mkfifo", "coreutils");
 /// `cp`.
 pub const CP: Tool = Tool::new("cp", "coreutils");
+/// `dpkg-deb`.
+pub const DPKG_DEB: Tool = Tool::new("dpkg-deb", "dpkg");
+/// `lintian`.
+pub const LINTIAN: Tool = Tool::new("lintian", "lintian");
+/// `systemd-analyze`.
+pub const SYSTEMD_ANALYZE: Tool = Tool::new("systemd-analyze", "systemd");
 
 impl Tool {
     const fn new(program: &'static str, package: &'static str) -> Self {
