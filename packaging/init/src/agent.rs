@@ -80,9 +80,12 @@ impl Lines {
 }
 
 /// Whether a line of the agent tells of something that went wrong: of its log, or what it says before
-/// there is one.
+/// there is one. What libraries call an error may be none to the agent.
 pub fn is_error(line: &str) -> bool {
-    line.starts_with("error: ") || line.split_whitespace().nth(1) == Some("ERROR")
+    let mut words = line.split_whitespace().skip(1);
+    let is_logged = words.next() == Some("ERROR")
+        && words.next().is_some_and(|target| target.starts_with("ce_"));
+    is_logged || line.starts_with("error: ") || message(line).starts_with("refused: ")
 }
 
 /// A line of the agent's log without its time, level and module.
@@ -126,6 +129,12 @@ mod tests {
             message("error: connectors: missing"),
             "error: connectors: missing"
         );
+        assert!(is_error(
+            "2026-11-24T00:30:12Z  INFO ce_agent::daemon::engine::jobs: refused: no disk has lun 3"
+        ));
+        assert!(!is_error(
+            "2026-11-24T00:30:12Z ERROR pavao::smb: failed to stat file"
+        ));
         assert!(!is_error(
             "2026-11-24T00:30:12Z  INFO ce_agent::daemon: no ERROR here"
         ));

@@ -7,6 +7,7 @@ use std::thread;
 use std::time::{Duration, Instant, SystemTime};
 
 use rustix::process::{Pid, Signal, kill_process};
+use rustix::system::{RebootCommand, reboot};
 use tokio::net::unix::pipe;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel};
@@ -20,6 +21,7 @@ use crate::filesystems;
 use crate::modules::{self, ModuleError, Modules};
 use crate::network::{self, Lease, resolver};
 use crate::notice::{Notice, Notices};
+use crate::power_button;
 use crate::status::Status;
 use crate::supervisor::{Action, Ending, Event, Exit, Supervisor};
 use crate::uevent::{Added, Uevents};
@@ -58,6 +60,8 @@ enum Message {
     EventsLost,
     /// All modules that are wanted so far are in the kernel.
     ModulesLoaded,
+    /// Someone has pressed the power button.
+    PowerButton,
     /// A module is not.
     ModuleFailed(ModuleError),
 }
@@ -85,6 +89,8 @@ struct Machine {
     is_open: bool,
     leases: BTreeMap<String, Lease>,
     interfaces: Vec<String>,
+    /// Devices on which a power button may be.
+    buttons: Vec<String>,
     watchdog: Option<Watchdog>,
     next_clock: Option<Instant>,
     wanted: mpsc::Sender<Wanted>,
@@ -113,6 +119,7 @@ impl Machine {
             is_open: false,
             leases: BTreeMap::new(),
             interfaces: Vec::new(),
+            buttons: Vec::new(),
             watchdog: None,
             next_clock: None,
             wanted: start_modules(tell.clone())?,
@@ -148,6 +155,15 @@ impl Machine {
         else {
             return Ok(Ending::Unusable("the loop is turned once".into()));
         };
+        // Three keys at once would start the machine anew, in the middle of whatever it does; now they are
+        // a signal to this program.
+        if let Err(error) = reboot(RebootCommand::CadOff) {
+            self.say(&format!("Ctrl-Alt-Del: {error}"));
+        }
+        // Nor does anyone command the kernel by keys, or by a break on a serial line.
+        if let Err(error) = std::fs::write("/proc/sys/kernel/sysrq", "0") {
+            self.say(&format!("SysRq: {error}"));
+        }
         self.greet();
         self.want(Wanted::ForAll);
         if let Err(error) = network::loopback(&self.netlink).await {
@@ -155,6 +171,9 @@ impl Machine {
         }
         for interface in network::interfaces() {
             self.keep(interface);
+        }
+        for device in power_button::devices() {
+            self.watch_button(device);
         }
         loop {
             let event = tokio::select! {
@@ -169,10 +188,7 @@ impl Machine {
                     self.on_network(event);
                     None
                 }
-                Some(message) = told.recv() => {
-                    self.on_message(message);
-                    None
-                }
+                Some(message) = told.recv() => self.on_message(message),
                 _ = children.recv() => self.reap(),
                 _ = interrupt.recv() => Some(Event::Asked),
                 _ = terminate.recv() => Some(Event::Asked),
@@ -248,6 +264,9 @@ impl Machine {
         if let Some(interface) = added.interface {
             self.keep(interface);
         }
+        if let Some(device) = added.input {
+            self.watch_button(device);
+        }
         if let Some(disk) = added.disk {
             self.say(&format!("disk {disk} is attached"));
         }
@@ -321,8 +340,12 @@ impl Machine {
         });
     }
 
-    fn on_message(&mut self, message: Message) {
+    fn on_message(&mut self, message: Message) -> Option<Event> {
         match message {
+            Message::PowerButton => {
+                self.say("the power button was pressed");
+                return Some(Event::Asked);
+            }
             Message::Added(added) => self.added(added),
             Message::EventsLost => self.look_again(),
             Message::AgentSaid(line) => {
@@ -343,6 +366,28 @@ impl Machine {
             }
             Message::ModulesLoaded => self.find_watchdog(),
             Message::ModuleFailed(error) => self.fail(&error.to_string()),
+        }
+        None
+    }
+
+    /// Waits for the power button of a device, on a thread of its own.
+    fn watch_button(&mut self, device: String) {
+        if self.buttons.contains(&device) || self.buttons.len() >= MOST_BUTTONS {
+            return;
+        }
+        self.buttons.push(device.clone());
+        let tell = self.tell.clone();
+        let watch = move || {
+            // One that is no button, or goes away, is not pressed.
+            while power_button::wait(&device).is_ok() {
+                if tell.send(Message::PowerButton).is_err() {
+                    return;
+                }
+            }
+        };
+        let started = thread::Builder::new().name("ce-button".into()).spawn(watch);
+        if let Err(error) = started {
+            self.fail(&format!("power button: {error}"));
         }
     }
 
@@ -560,6 +605,9 @@ fn chain(error: &dyn std::error::Error) -> String {
     }
     text
 }
+
+/// Keyboards and buttons of one machine.
+const MOST_BUTTONS: usize = 16;
 
 const TICK: Duration = Duration::from_secs(1);
 

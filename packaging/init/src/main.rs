@@ -30,6 +30,7 @@ mod modules;
 mod network;
 mod notice;
 mod power;
+mod power_button;
 mod status;
 mod supervisor;
 mod uevent;

@@ -17,6 +17,8 @@ pub struct Added {
     pub interface: Option<String>,
     /// The name of a disk, not of a partition.
     pub disk: Option<String>,
+    /// The name of an input device, `input/event0`.
+    pub input: Option<String>,
 }
 
 /// Where the kernel's messages come in.
@@ -97,6 +99,9 @@ fn parse(message: &[u8]) -> Option<Added> {
     if subsystem == "block" && kind == "disk" && !name.is_empty() {
         added.disk = Some(name.trim_start_matches("/dev/").to_owned());
     }
+    if subsystem == "input" && name.starts_with("input/event") {
+        added.input = Some(name.to_owned());
+    }
     (added != Added::default()).then_some(added)
 }
 
@@ -120,6 +125,9 @@ mod tests {
         assert_eq!(parse(message).unwrap().interface.as_deref(), Some("eth0"));
         let message = b"add@/devices/x/block/sdc\0SUBSYSTEM=block\0DEVNAME=sdc\0DEVTYPE=disk\0";
         assert_eq!(parse(message).unwrap().disk.as_deref(), Some("sdc"));
+        let message = b"add@/devices/x/input1/event1\0SUBSYSTEM=input\0DEVNAME=input/event1\0";
+        let input = parse(message).unwrap().input;
+        assert_eq!(input.as_deref(), Some("input/event1"));
     }
 
     #[test]
