@@ -7,8 +7,9 @@ use super::pattern::matches;
 /// Which module is for what, and which files it needs.
 #[derive(Debug, Default)]
 pub struct Table {
-    /// By the bus, which is what stands before the first colon: pattern and module.
-    aliases: BTreeMap<String, Vec<(String, String)>>,
+    /// Pattern and module. A wildcard may stand anywhere in a pattern, also in the name of the bus
+    /// (`acpi*:VMBUS:*`), so that all of them are tried.
+    aliases: Vec<(String, String)>,
     /// By the module's name: its file, then those that it needs, the one needed first last.
     files: BTreeMap<String, Vec<String>>,
 }
@@ -22,8 +23,7 @@ impl Table {
             if let (Some("alias"), Some(pattern), Some(name)) =
                 (words.next(), words.next(), words.next())
             {
-                let bus = table.aliases.entry(bus(pattern).to_owned()).or_default();
-                bus.push((pattern.to_owned(), name.to_owned()));
+                table.aliases.push((pattern.to_owned(), name.to_owned()));
             }
         }
         for line in dependencies.lines() {
@@ -40,8 +40,7 @@ impl Table {
     /// The modules for a device, each once.
     pub fn names_for(&self, modalias: &str) -> Vec<String> {
         let mut names = Vec::new();
-        let patterns = self.aliases.get(bus(modalias)).into_iter().flatten();
-        for (pattern, name) in patterns {
+        for (pattern, name) in &self.aliases {
             if matches(pattern, modalias) && !names.contains(name) {
                 names.push(name.clone());
             }
@@ -54,11 +53,6 @@ impl Table {
         let files = self.files.get(&plain(name));
         files.into_iter().flatten().rev().cloned().collect()
     }
-}
-
-/// What stands before the first colon. A pattern has no wildcard there.
-fn bus(alias: &str) -> &str {
-    alias.split_once(':').map_or(alias, |(bus, _)| bus)
 }
 
 /// `kernel/drivers/block/xen-blkfront.ko` is the file of `xen_blkfront`.
@@ -80,6 +74,7 @@ mod tests {
         alias virtio:d00000002v* virtio_blk\n\
         alias virtio:d00000008v* virtio_scsi\n\
         alias xen:vbd xen_blkfront\n\
+        alias acpi*:VMBUS:* hv_vmbus\n\
         alias pci:v*d*sv*sd*bc01sc06i01* ahci\n\
         alias pci:v00008086d00002922sv*sd*bc*sc*i* ahci\n\
         alias broken\n";
@@ -93,6 +88,7 @@ mod tests {
         let device = "pci:v00008086d00002922sv00001AF4sd00001100bc01sc06i01";
         assert_eq!(table.names_for(device), ["ahci"]);
         assert_eq!(table.names_for("xen:vbd"), ["xen_blkfront"]);
+        assert_eq!(table.names_for("acpi:VMBUS:"), ["hv_vmbus"]);
         assert!(table.names_for("xen:vif").is_empty());
         assert!(table.names_for("").is_empty());
     }
