@@ -49,6 +49,11 @@ lint: setup ## Formatting, clippy, documentation and shell scripts only
 fuzz: setup ## Fuzz every target; FUZZ_SECONDS=60 for each
 	@tests/fuzz.sh '$(FUZZ_SECONDS)'
 
+.PHONY: test-deb
+test-deb: ## Install the package in a plain Debian under QEMU and start it; needs a network once
+	@tests/setup.sh test-deb
+	@tests/check.sh debian
+
 clean: ## Remove everything that was built, and the tools in target/
 	cargo clean
 	rm -rf tests/fuzz/target

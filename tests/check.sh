@@ -46,6 +46,14 @@ check_devices() {
         --features ce-tests/device --test device
 }
 
+# Boots a Debian; what it is made of comes by network, once. Not part of all.
+check_debian() {
+    tests/debian.sh &&
+        cargo build --quiet --workspace --all-targets --locked &&
+        CE_AGENT=$PWD/target/debug/ce-agent CE_REFERENCE_CONNECTOR=$PWD/target/debug/ce-connector \
+            cargo test --quiet --locked --workspace --features ce-tests/debian --test package
+}
+
 check_doctests() {
     cargo test --quiet --workspace --doc --locked
 }

@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Installs what `make demo` (setup.sh demo), `make deb` (deb) or `make test` (test) needs, and
+# Installs what `make demo` (setup.sh demo), `make deb` (deb), `make test` (test) or `make test-deb` (test-deb) needs, and
 # nothing that is there already.
 # When all is there it changes nothing and uses no network.
 set -euo pipefail
@@ -58,13 +58,14 @@ test | wixl            | wixl
 test | xorriso         | xorriso
 test | xz-utils        | xz
 test | zstd            | zstd
+test-deb | mmdebstrap  | mmdebstrap
 '
 
 main() {
     local need=${1:-test}
     case "$need" in
-        demo | deb | test) ;;
-        *) fail "setup.sh takes 'demo', 'deb' or 'test', not '$need'" ;;
+        demo | deb | test | test-deb) ;;
+        *) fail "setup.sh takes 'demo', 'deb', 'test' or 'test-deb', not '$need'" ;;
     esac
     # Disk tools live in sbin, which is not on every user's PATH.
     PATH="${CARGO_HOME:-$HOME/.cargo}/bin:$PATH:/usr/sbin:/sbin"
@@ -73,7 +74,7 @@ main() {
     install_packages "$need"
     install_rust
     fetch_crates Cargo.toml
-    if [ "$need" = test ]; then
+    if [ "${need%-deb}" = test ]; then
         if [ -f tests/fuzz/Cargo.toml ]; then fetch_crates tests/fuzz/Cargo.toml; fi
         packaging/image/fetch.sh
         install_cargo_deny
@@ -107,7 +108,8 @@ install_with_apt() {
         fail "apt-get could not install: $*"
 }
 
-# The packages of one need whose proof is not there, on one line. Each need includes those before it: demo, deb, test.
+# The packages of one need whose proof is not there, on one line. Each need includes those before it: demo, deb,
+# test, test-deb.
 missing_packages() {
     local need package proof missing=""
     while IFS='| ' read -r need package proof; do
@@ -123,6 +125,7 @@ rank() {
         demo) echo 0 ;;
         deb) echo 1 ;;
         test) echo 2 ;;
+        test-deb) echo 3 ;;
     esac
 }
 

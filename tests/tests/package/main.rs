@@ -1,5 +1,24 @@
 //! "I install the package on a plain Debian and start the unit, and the agent is in session with its
-//! Connector." What can be seen without a machine is looked at here.
+//! Connector." What can be seen without a machine is looked at here; `make test-deb` boots one.
+
+#[cfg(feature = "debian")]
+#[path = "../../../platform-drivers/tests/prepare/guest.rs"]
+#[expect(dead_code, reason = "the rest serves tests in memory")]
+mod guest;
+#[cfg(feature = "debian")]
+#[path = "../prepare/disk.rs"]
+#[expect(dead_code, reason = "the rest serves the tests of prepare")]
+mod guest_disk;
+#[cfg(feature = "debian")]
+mod machine;
+#[cfg(feature = "debian")]
+#[path = "../../../disk-ops/tests/share/mod.rs"]
+#[expect(dead_code, reason = "other tests use the rest of it")]
+mod share;
+#[cfg(feature = "debian")]
+#[path = "../connector/site.rs"]
+#[expect(dead_code, reason = "the rest serves the tests of the Connector")]
+mod site;
 
 use std::path::{Path, PathBuf};
 use std::process::Command;
