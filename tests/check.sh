@@ -32,7 +32,7 @@ check_tests() {
     # every test anew.
     cargo build --quiet --workspace --all-targets --locked &&
         CE_AGENT=$PWD/target/debug/ce-agent CE_REFERENCE_CONNECTOR=$PWD/target/debug/ce-connector \
-            cargo test --quiet --workspace --all-targets --no-fail-fast --locked
+            CE_INIT=$PWD/target/debug/ce-init cargo test --quiet --workspace --all-targets --no-fail-fast --locked
 }
 
 # Block devices can only be made by root, on a kernel that has loop devices.

@@ -101,6 +101,12 @@ pub fn connector_binary() -> Result<&'static Path> {
     found(&BINARY, "ce-connector", "CE_REFERENCE_CONNECTOR")
 }
 
+/// The path of process 1 of the image, found in the same way: `$CE_INIT`.
+pub fn init_binary() -> Result<&'static Path> {
+    static BINARY: Found = Found::new();
+    found(&BINARY, "ce-init", "CE_INIT")
+}
+
 type Found = OnceLock<std::result::Result<PathBuf, String>>;
 
 fn found(binary: &'static Found, name: &str, variable: &str) -> Result<&'static Path> {

@@ -95,6 +95,9 @@ pub const LINTIAN: Tool = Tool::new("lintian", "lintian");
 /// `systemd-analyze`.
 pub const SYSTEMD_ANALYZE: Tool = Tool::new("systemd-analyze", "systemd");
 
+/// `cpio`.
+pub const CPIO: Tool = Tool::new("cpio", "cpio");
+
 impl Tool {
     const fn new(program: &'static str, package: &'static str) -> Self {
         Self { program, package }
