@@ -8,6 +8,8 @@
 //!      |        +--> find       is there a Windows on it, and in which folder
 //!      |        +--> state      dirty, hibernated, BitLocker ...: the blockers, all at once
 //!      |        +--> FreeMap    free clusters, streamed from $Bitmap
+//!      |        |        |
+//!      |        +--> wim |      the recovery environment, a file with an image in it
 //!      |                 |
 //!      +--> fat::FatVolume      the EFI system partition
 //!      |                 |
@@ -23,6 +25,7 @@ pub mod find;
 pub mod memory;
 pub mod ntfs;
 pub mod path;
+pub mod wim;
 pub mod windows;
 
 pub use error::VolumeError;
@@ -40,4 +43,5 @@ pub use ntfs::meta::{
 pub use ntfs::reparse::{Reparse, WofAlgorithm};
 pub use ntfs::{FileReader, NtfsVolume};
 pub use path::{PathError, WinPath};
+pub use wim::{RecoveryImage, WimHeader, WimProblem, find_recovery};
 pub use windows::WindowsVolume;
