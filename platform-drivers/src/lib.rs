@@ -18,6 +18,7 @@
 //!                                           |
 //!                                         streaming   can Citrix Provisioning stream it
 //!
+//!  reagent: whether the recovery environment is on, and where
 //!  uefi: what a Windows of a BIOS disk needs to be started by UEFI, with a new store (bcd)
 //! ```
 #![forbid(unsafe_code)]
@@ -35,6 +36,7 @@ pub mod plan;
 pub mod platform;
 pub mod preflight;
 pub mod proof;
+pub mod reagent;
 pub mod streaming;
 pub mod uefi;
 

@@ -8,15 +8,13 @@
 //! Each place that is on this disk, and whose partition stays, is named as it is named on GPT; all else
 //! stays as it is, to the byte. A file that is not there, or is not text of UTF-8, says nothing.
 
-use std::ops::Range;
-
-use ce_disk::units::ByteCount;
 use ce_disk::volume::{WinPath, WindowsVolume};
 
 use super::{ITEM, NewPlaces, UefiError};
 use crate::apply::{Content, FileChange};
 use crate::bcd::Device;
 use crate::plan::ChangeLine;
+use crate::reagent::{self, attribute};
 
 /// The file with the new places, and what is changed; `None` if it names none of this disk.
 pub(super) fn rename(
@@ -24,14 +22,9 @@ pub(super) fn rename(
     folder: &WinPath,
     places: &NewPlaces,
 ) -> Result<Option<(FileChange, ChangeLine)>, UefiError> {
-    let path = folder.join(r"System32\Recovery\ReAgent.xml")?;
-    if !volume.exists(&path)? || volume.metadata(&path)?.size > LARGEST {
-        return Ok(None);
-    }
-    let Ok(text) = String::from_utf8(volume.read(&path, LARGEST)?) else {
-        return Ok(None);
-    };
-    let Some(renamed) = renamed(&text, places) else {
+    let path = reagent::path(folder)?;
+    let text = reagent::text(volume, &path)?;
+    let Some(renamed) = text.and_then(|text| renamed(&text, places)) else {
         return Ok(None);
     };
     let line = ChangeLine::done(
@@ -72,22 +65,11 @@ fn renamed_element(element: &str, places: &NewPlaces) -> Option<String> {
     Some(renamed)
 }
 
-/// Where in `element` the value of an attribute is.
-fn attribute(element: &str, name: &str) -> Option<Range<usize>> {
-    let opening = format!(" {name}=\"");
-    let start = element.find(&opening)? + opening.len();
-    let length = element.get(start..)?.find('"')?;
-    Some(start..start + length)
-}
-
 /// A signature in decimal: some versions take its highest bit for a sign.
 fn signature(number: i64) -> Option<u32> {
     let negative = || i32::try_from(number).ok().map(i32::cast_unsigned);
     u32::try_from(number).ok().or_else(negative)
 }
-
-/// It has about one KiB.
-const LARGEST: ByteCount = ByteCount(64 << 10);
 
 #[cfg(test)]
 mod tests {
