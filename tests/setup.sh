@@ -54,6 +54,7 @@ test | smbclient       | smbclient
 test | strace          | strace
 test | systemd         | systemd-analyze
 test | util-linux      | setpriv
+test | wimtools        | wimlib-imagex
 test | wixl            | wixl
 test | xorriso         | xorriso
 test | xz-utils        | xz

@@ -46,6 +46,7 @@ pub struct PhonyWindows {
     system: String,
     software: String,
     steps: Vec<Step>,
+    recovery: FileContent,
 }
 
 impl Default for PhonyWindows {
@@ -73,6 +74,7 @@ impl PhonyWindows {
             system: SYSTEM.into(),
             software: SOFTWARE.into(),
             steps: folders.chain(files).collect(),
+            recovery: "MSWIM".into(),
         }
     }
 
@@ -121,6 +123,12 @@ impl PhonyWindows {
     /// Puts a file on the Windows volume. Paths have `/`.
     pub fn file(self, path: &str, content: impl Into<FileContent>) -> Self {
         self.step(Step::File(path.into(), content.into()))
+    }
+
+    /// What `Winre.wim` on the recovery partition is; there is none on a BIOS disk.
+    pub fn recovery(mut self, image: impl Into<FileContent>) -> Self {
+        self.recovery = image.into();
+        self
     }
 
     /// Does something on the Windows volume, after what was said before.
@@ -174,7 +182,7 @@ impl PhonyWindows {
                     cluster: 4096,
                     steps: vec![Step::File(
                         "Recovery/WindowsRE/Winre.wim".into(),
-                        "MSWIM".into(),
+                        self.recovery.clone(),
                     )],
                 };
                 DiskBuilder::new(size)

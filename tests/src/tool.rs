@@ -78,6 +78,8 @@ pub const UMOUNT: Tool = Tool::new("umount", "mount");
 pub const GENISOIMAGE: Tool = Tool::new("genisoimage", "genisoimage");
 /// `xorriso`.
 pub const XORRISO: Tool = Tool::new("xorriso", "xorriso");
+/// `wimlib-imagex`.
+pub const WIMLIB_IMAGEX: Tool = Tool::new("wimlib-imagex", "wimtools");
 /// `wixl`.
 pub const WIXL: Tool = Tool::new("wixl", "wixl");
 /// `msibuild`.

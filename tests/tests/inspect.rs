@@ -9,7 +9,7 @@ use ce_tests::agent::ce_agent;
 use ce_tests::disk::{Content, DiskBuilder, Role, Step, Table};
 use ce_tests::guest::{Firmware, PhonyWindows, blocker_codes, inspected};
 use ce_tests::pattern::{MIB, Pattern};
-use ce_tests::tool::text;
+use ce_tests::tool::{WIMLIB_IMAGEX, text};
 use serde_json::Value;
 use tempfile::TempDir;
 
@@ -214,6 +214,98 @@ fn a_disk_without_windows_is_shown_as_far_as_it_goes() -> Result<()> {
     ensure!(found["partitionTable"] == "none" && found["windows"] == serde_json::json!([]));
     ensure!(blocker_codes(&found) == ["NoWindows"]);
     Ok(())
+}
+
+#[test]
+fn a_recovery_environment_is_told_with_whether_it_is_enabled_and_can_be_changed() -> Result<()> {
+    let whole = wim(&[])?;
+    let start = Desk::new(&PhonyWindows::new(), 400 * MIB)?.inspect()?["partitions"][3]["start"]
+        .as_u64()
+        .context("no start")?;
+    let reagent = |state: u8, start: u64| {
+        format!(
+            "<?xml version='1.0' encoding='utf-8'?>\r\n<WindowsRE version=\"2.0\">\r\n  \
+             <WinreLocation path=\"\\Recovery\\WindowsRE\" id=\"0\" offset=\"{start}\" guid=\"{{0}}\"/>\r\n  \
+             <InstallState state=\"{state}\"/>\r\n</WindowsRE>\r\n"
+        )
+    };
+    let cut = whole
+        .get(..whole.len() - 1)
+        .context("an empty WIM")?
+        .to_vec();
+    for (image, settings, enabled, problem) in [
+        (whole.clone(), Some((1, start)), Some(true), None),
+        (whole.clone(), Some((1, start + MIB)), Some(false), None),
+        (whole.clone(), Some((0, start)), Some(false), None),
+        (whole, None, None, None),
+        (cut, None, None, Some("it is cut")),
+        (wim(&["--pipable"])?, None, None, Some("pipable")),
+        (wim(&["--solid"])?, None, None, Some("ESD")),
+        (b"MSWIM".to_vec(), None, None, Some("no WIM")),
+        (Vec::new(), None, None, Some("no WIM")),
+    ] {
+        let length = image.len();
+        let mut windows = PhonyWindows::new().recovery(image);
+        if let Some((state, start)) = settings {
+            let path = "Windows/System32/Recovery/ReAgent.xml";
+            windows = windows.file(path, reagent(state, start).as_str());
+        }
+        let found = Desk::new(&windows, 400 * MIB)?.inspect()?;
+        let image = &found["recovery"][0];
+        ensure!(
+            found["recovery"].as_array().map(Vec::len) == Some(1),
+            "{found}"
+        );
+        ensure!(image["partition"] == 4 && image["path"] == r"Recovery\WindowsRE\Winre.wim");
+        ensure!(image["sizeBytes"] == length, "{image}");
+        ensure!(
+            image["isEnabled"].as_bool() == enabled,
+            "{settings:?}: {image}"
+        );
+        let told = image["problem"].as_str();
+        let is_told = match problem {
+            Some(problem) => told.is_some_and(|told| told.contains(problem)),
+            None => told.is_none(),
+        };
+        ensure!(is_told, "expected {problem:?}: {image}");
+        ensure!(blocker_codes(&found).is_empty(), "{found}");
+    }
+
+    // One that is not in use lies in the folder of Windows; the page has both.
+    let windows = PhonyWindows::new().file("Windows/System32/Recovery/Winre.wim", wim(&[])?);
+    let desk = Desk::new(&windows, 400 * MIB)?;
+    let page = ce_agent(["inspect", text(&desk.disk)?])?
+        .expect_code(0)?
+        .stdout;
+    let line = page
+        .lines()
+        .find(|line| line.contains(r"System32\Recovery\Winre.wim"));
+    ensure!(
+        line.is_some_and(|line| line.contains("on partition 3")),
+        "{page}"
+    );
+    ensure!(
+        page.contains("its file cannot be changed: it is no WIM file"),
+        "{page}"
+    );
+    Ok(())
+}
+
+/// A WIM file of one image that boots, made by wimlib.
+fn wim(options: &[&str]) -> Result<Vec<u8>> {
+    let folder = tempfile::tempdir()?;
+    let (tree, file) = (folder.path().join("tree"), folder.path().join("made.wim"));
+    fs::create_dir_all(tree.join("Windows/System32/config"))?;
+    fs::write(tree.join("Windows/System32/config/SYSTEM"), [0x5A; 100_000])?;
+    let capture = [
+        "capture",
+        text(&tree)?,
+        text(&file)?,
+        "Windows RE",
+        "--boot",
+    ];
+    WIMLIB_IMAGEX.run(capture.iter().chain(options))?;
+    Ok(fs::read(file)?)
 }
 
 #[test]

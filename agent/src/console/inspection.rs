@@ -20,6 +20,7 @@ pub(super) fn page(found: &Inspection, style: Style) -> String {
             .iter()
             .map(|found| windows::lines(found, style)),
     );
+    blocks.push(recovery(found, style));
     blocks.push(blockers(found, style));
     blocks.push(findings(found));
     blocks.retain(|block| !block.is_empty());
@@ -124,6 +125,42 @@ fn row(partition: &InspectedPartition) -> Vec<String> {
         printable(partition.content.as_deref().unwrap_or("-")),
         remarks.join(", "),
     ]
+}
+
+/// Every recovery environment.
+fn recovery(found: &Inspection, style: Style) -> Vec<String> {
+    if found.recovery.is_empty() {
+        return Vec::new();
+    }
+    let rows: Vec<Vec<String>> = found
+        .recovery
+        .iter()
+        .map(|image| {
+            let place = match image.partition {
+                Some(number) => format!("{} on partition {number}", printable(&image.path)),
+                None => printable(&image.path),
+            };
+            let state = match image.is_enabled {
+                Some(true) => "enabled",
+                Some(false) => "not enabled",
+                None => "",
+            };
+            let problem = image
+                .problem
+                .as_ref()
+                .map(|problem| format!("its file cannot be changed: {problem}"));
+            let remarks: Vec<String> = Some(state.to_owned())
+                .filter(|state| !state.is_empty())
+                .into_iter()
+                .chain(problem)
+                .collect();
+            let size = format!("{:#}", ByteCount(image.size_bytes));
+            vec![format!("  {place}"), size, remarks.join(", ")]
+        })
+        .collect();
+    let mut lines = vec![style.heading("recovery environment")];
+    lines.extend(aligned(&rows, &[1]));
+    lines
 }
 
 /// What stands against preparing the disk, and the way out of each.

@@ -4,6 +4,7 @@
 //!  table --> partitions --> volumes: free space, boot files
 //!    |                         |
 //!    |                         +--> Windows --> hives --> version, drivers, components
+//!    |                         |       +------> recovery environments
 //!    |                         |                   |
 //!    +--> survey <-------------+                   +--> preflight
 //!            |                                            |
@@ -21,16 +22,17 @@ use ce_disk::block::{BlockRead, DiskKind, Window, probe};
 use ce_disk::partition::{ContentKind, Partition, PartitionTable, PartitionType, Scheme};
 use ce_disk::units::{ByteCount, ByteOffset};
 use ce_disk::volume::{
-    FatVolume, FreeMap, NtfsVolume, VolumeError, WindowsInstallation, WindowsVolume, find_windows,
-    survey,
+    FatVolume, FreeMap, NtfsVolume, VolumeError, WindowsInstallation, WindowsVolume, find_recovery,
+    find_windows, survey,
 };
 use ce_platform::Platform;
 use ce_platform::hives::HiveSet;
 use ce_platform::inspect::{self, BootStore};
 use ce_platform::preflight;
+use ce_platform::reagent::ReAgent;
 
 use super::failure::{blocker, read_failed, windows_blocker};
-use super::inspection::{InspectedFinding, InspectedWindows, Inspection};
+use super::inspection::{InspectedFinding, InspectedRecovery, InspectedWindows, Inspection};
 use super::{ErrorCode, JobError};
 
 /// Looks at everything on `disk`, which is at `path`.
@@ -40,6 +42,7 @@ pub(super) fn inspect_disk(disk: &dyn BlockRead, path: &Path) -> Result<Inspecti
         disk,
         table: &table,
         found: Inspection::new(disk, &table),
+        reagents: Vec::new(),
     };
     desk.look_at_volumes()?;
     desk.look_at_windows()?;
@@ -57,6 +60,8 @@ struct Desk<'d> {
     disk: &'d dyn BlockRead,
     table: &'d PartitionTable,
     found: Inspection,
+    /// Where each Windows believes its recovery environment to be.
+    reagents: Vec<ReAgent>,
 }
 
 impl<'d> Desk<'d> {
@@ -167,6 +172,29 @@ impl<'d> Desk<'d> {
                 self.tolerate(installation.partition, &error)?;
             }
         }
+        self.look_for_recovery(&search.installations)
+    }
+
+    fn look_for_recovery(&mut self, windows: &[WindowsInstallation]) -> Result<(), JobError> {
+        let images = find_recovery(&self.disk, self.table, windows)
+            .map_err(|error| JobError::from_chain(ErrorCode::DiskReadFailed, &error))?;
+        self.found.recovery = images
+            .into_iter()
+            .map(|image| {
+                let reagents = self.reagents.iter();
+                // Of several Windows, one that starts it is enough.
+                let is_enabled = reagents
+                    .filter_map(|reagent| reagent.starts(image.start, &image.path))
+                    .max();
+                InspectedRecovery {
+                    partition: image.partition,
+                    path: image.path.to_string(),
+                    size_bytes: image.size.0,
+                    is_enabled,
+                    problem: image.header.err().map(|problem| problem.to_string()),
+                }
+            })
+            .collect();
         Ok(())
     }
 
@@ -175,6 +203,7 @@ impl<'d> Desk<'d> {
         let window = self.window(installation.start, installation.length, number.unwrap_or(0))?;
         let volume = NtfsVolume::open(window)?;
         let folder = &installation.folder;
+        self.reagents.extend(ReAgent::read(&volume, folder)?);
         let hives = HiveSet::load(&volume, folder, &inspect::HIVES);
         let inspection = inspect::Inspection::of(&hives);
         let mut blockers = preflight::blockers(&volume, folder, &hives, &inspection);

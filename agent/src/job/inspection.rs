@@ -40,6 +40,8 @@ pub struct Inspection {
     pub firmware: Option<&'static str>,
     /// Every installation of Windows.
     pub windows: Vec<InspectedWindows>,
+    /// Every recovery environment.
+    pub recovery: Vec<InspectedRecovery>,
     /// Everything that stands against preparing the disk.
     pub blockers: Vec<FoundBlocker>,
     /// What is wrong or unusual.
@@ -61,6 +63,25 @@ pub struct InspectedWindows {
     /// What its hives say.
     #[serde(flatten)]
     pub inspection: ce_platform::inspect::Inspection,
+}
+
+/// A recovery environment (`Winre.wim`).
+#[derive(Clone, Debug, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct InspectedRecovery {
+    /// The number of its partition; none if its volume fills the disk.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub partition: Option<u32>,
+    /// The file.
+    pub path: String,
+    /// How long it is.
+    pub size_bytes: u64,
+    /// Whether Windows starts this one when it cannot start, if that can be told.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub is_enabled: Option<bool>,
+    /// Why its file cannot be changed, if it cannot.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub problem: Option<String>,
 }
 
 /// One partition.
@@ -135,6 +156,7 @@ impl Inspection {
             unallocated: table.gaps.iter().map(InspectedGap::from).collect(),
             firmware: None,
             windows: Vec::new(),
+            recovery: Vec::new(),
             blockers: Vec::new(),
             findings: table.findings.iter().map(InspectedFinding::from).collect(),
         }

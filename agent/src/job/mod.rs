@@ -39,7 +39,8 @@ pub use error::{ErrorCode, FoundBlocker, JobError};
 pub(crate) use execute::percent;
 pub use execute::{Watch, execute};
 pub use inspection::{
-    InspectedFinding, InspectedGap, InspectedPartition, InspectedWindows, Inspection,
+    InspectedFinding, InspectedGap, InspectedPartition, InspectedRecovery, InspectedWindows,
+    Inspection,
 };
 pub(crate) use request::read_options;
 pub use request::{LocalOverrides, Refused, Request};
