@@ -8,7 +8,7 @@ FUZZ_SECONDS ?= 60
 BENCH_DIR ?= target/bench
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo deb image test test-long test-corpus bench lint fuzz clean
+.PHONY: help setup demo deb image test test-long test-corpus test-deb test-image bench lint fuzz clean
 
 help: ## This list
 	@echo 'make TARGET, where TARGET is one of:'
@@ -40,6 +40,9 @@ test-corpus: ## Tests on real images; CE_CORPUS=FOLDER names where corpus.tar.zs
 image: setup ## The image of the Compositing Engine in every format, into target/image/out; takes the newest kernel
 	@packaging/image/make.sh
 
+test-image: setup ## The image as it is shipped: every format looked at by others, and started by UEFI
+	@tests/image.sh
+
 bench: setup ## Compare export with qemu-img and md5sum; BENCH_DIR=FOLDER, WRITE=1 renews docs/benchmarks.md
 	@tests/bench.sh '$(BENCH_DIR)' $(if $(WRITE),--write docs/benchmarks.md)
 
@@ -49,7 +52,6 @@ lint: setup ## Formatting, clippy, documentation and shell scripts only
 fuzz: setup ## Fuzz every target; FUZZ_SECONDS=60 for each
 	@tests/fuzz.sh '$(FUZZ_SECONDS)'
 
-.PHONY: test-deb
 test-deb: ## Install the package in a plain Debian under QEMU and start it; needs a network once
 	@tests/setup.sh test-deb
 	@tests/check.sh debian
