@@ -42,10 +42,15 @@ fn memory(of: impl Fn(&System) -> u64) -> u64 {
     })
 }
 
-/// The disks that are attached now. None, and a line in the log, if they can't be listed.
+/// The disks that are attached now, without removable media, which no job may name. None, and a line in
+/// the log, if they can't be listed.
 pub(crate) fn disks() -> Vec<v1::AttachedDisk> {
     match attached_disks() {
-        Ok(disks) => disks.iter().map(wired).collect(),
+        Ok(disks) => disks
+            .iter()
+            .filter(|disk| !disk.is_removable)
+            .map(wired)
+            .collect(),
         Err(error) => {
             warn!("the disks of this machine can't be listed: {error}");
             Vec::new()

@@ -42,7 +42,7 @@ pub use inspection::{
     InspectedFinding, InspectedGap, InspectedPartition, InspectedRecovery, InspectedWindows,
     Inspection,
 };
-pub(crate) use request::read_options;
+pub(crate) use request::{CHANGING, read_options};
 pub use request::{LocalOverrides, Refused, Request};
 pub use result::{Artifacts, Job, Status, WindowsSummary};
 pub use selection::{Reach, RemoteReach};

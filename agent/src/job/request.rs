@@ -8,7 +8,7 @@ use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use ce_disk::discover::DiskSelector as Selector;
+use ce_disk::discover::{DiskSelector as Selector, Wanted};
 use ce_disk::export::ImageFormat;
 use ce_disk::sink::smb::{SmbCredentials, SmbDialect, SmbEncryption, SmbLocation};
 use ce_disk::units::{BlockSize, ByteCount};
@@ -278,9 +278,13 @@ impl Request {
             );
             return None;
         }
+        let operation = self.operation.as_deref();
+        let is_changed = operation.is_some_and(|operation| CHANGING.contains(&operation));
         let path = match (&local.disk, selector) {
             (Some(local), _) => Ok(local.clone()),
-            (None, Some(selector)) if !selected.is_empty() => selector.find(&local.reach),
+            (None, Some(selector)) if !selected.is_empty() => {
+                selector.find(is_changed, &local.reach)
+            }
             (None, _) => {
                 if !self.given.contains(&"disk") || selected.is_empty() {
                     self.problem("disk", "no disk is selected; name it by `path` or --disk");
@@ -537,10 +541,10 @@ impl DiskSelector {
     }
 
     /// The disk, if exactly one selector is given.
-    fn find(self, reach: &Reach) -> Result<PathBuf, JobError> {
+    fn find(self, is_changed: bool, reach: &Reach) -> Result<PathBuf, JobError> {
         let size = self.size_bytes.map(ByteCount);
         let selector = if let Some(path) = self.path {
-            return disk_at(&path, reach);
+            return disk_at(&path, size, is_changed, reach);
         } else if let Some(lun) = self.lun {
             Selector::Lun(lun)
         } else if let Some(serial) = self.serial {
@@ -552,7 +556,11 @@ impl DiskSelector {
         } else {
             Selector::DeviceName(self.device_name.unwrap_or_default())
         };
-        find_disk(&selector, size)
+        find_disk(&Wanted {
+            selector,
+            size,
+            is_changed,
+        })
     }
 }
 
@@ -739,6 +747,9 @@ const OPERATIONS: [&str; 7] = [
     "prepareAndPublish",
     "publish",
 ];
+
+/// Operations that change their disk.
+pub(crate) const CHANGING: [&str; 3] = ["convertToUefi", "prepare", "prepareAndPublish"];
 
 const OUR_FIELDS: [&str; 9] = [
     "operation",

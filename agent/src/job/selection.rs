@@ -9,7 +9,8 @@ use std::os::unix::fs::{FileTypeExt, MetadataExt};
 use std::path::{Path, PathBuf};
 
 use ce_disk::discover::{
-    AttachedDisk, DiskSelector, ResolveError, attached_disks, disk_of_device, resolve,
+    AttachedDisk, DiskSelector, ResolveError, Wanted, attached_disks, check_fitness,
+    disk_of_device, resolve,
 };
 use ce_disk::units::ByteCount;
 
@@ -36,27 +37,31 @@ pub struct RemoteReach {
     pub disk_folders: Vec<PathBuf>,
 }
 
-/// The device of the disk that `selector` means.
+/// The device of the disk that is wanted.
 ///
 /// # Errors
 ///
-/// `DiskNotFound`, `DiskAmbiguous` or `DiskIsOwn`, with every candidate.
-pub(super) fn find_disk(
-    selector: &DiskSelector,
-    size: Option<ByteCount>,
-) -> Result<PathBuf, JobError> {
+/// `DiskNotFound`, `DiskAmbiguous`, `DiskIsOwn`, `DiskBusy`, or what else stands against working on it, with
+/// every candidate.
+pub(super) fn find_disk(wanted: &Wanted) -> Result<PathBuf, JobError> {
     let disks = listed()?;
-    let disk = resolve(&disks, selector, size).map_err(|error| unresolved(&error))?;
+    let disk = resolve(&disks, wanted).map_err(|error| unresolved(&error))?;
     Ok(disk.node())
 }
 
-/// The disk at `path`, if a request may name it so.
+/// The disk at `path`, if a request may name it so. A disk of this machine has to be of that size, and fit
+/// to be changed if it is.
 ///
 /// # Errors
 ///
-/// `DiskIsOwn` for what this machine runs from, `DiskNotFound` for what is not there, and
-/// `InvalidRequest` for what is out of reach.
-pub(super) fn disk_at(path: &Path, reach: &Reach) -> Result<PathBuf, JobError> {
+/// `DiskIsOwn` for what this machine runs from, `DiskNotFound` for what is not there, `InvalidRequest`
+/// for what is out of reach, and as of [`find_disk`].
+pub(super) fn disk_at(
+    path: &Path,
+    size: Option<ByteCount>,
+    is_changed: bool,
+    reach: &Reach,
+) -> Result<PathBuf, JobError> {
     let reach = match reach {
         Reach::Local => return Ok(path.to_owned()),
         Reach::Remote(reach) => reach,
@@ -101,16 +106,28 @@ pub(super) fn disk_at(path: &Path, reach: &Reach) -> Result<PathBuf, JobError> {
     if below.is_empty() {
         return Err(refused("is no device that the kernel knows"));
     }
-    let own = listed()?
-        .into_iter()
-        .find(|disk| disk.is_own() && below.contains(&disk.device_name));
-    match own {
-        Some(disk) => Err(own_disk(format!(
+    let disks = listed()?;
+    let below = || {
+        disks
+            .iter()
+            .filter(|disk| below.contains(&disk.device_name))
+    };
+    if let Some(disk) = below().find(|disk| disk.is_own()) {
+        return Err(own_disk(format!(
             "{} is on {disk}, which this machine itself runs from",
             path.display()
-        ))),
-        None => Ok(real),
+        )));
     }
+    // Of what stands on a disk, size and use are its own.
+    if let Some(disk) = below().find(|disk| real == disk.node()) {
+        let wanted = Wanted {
+            selector: DiskSelector::DeviceName(real.display().to_string()),
+            size,
+            is_changed,
+        };
+        check_fitness(disk, &disks, &wanted).map_err(|error| unresolved(&error))?;
+    }
+    Ok(real)
 }
 
 /// Checks a folder of this machine in which an image is to be written.
@@ -164,7 +181,16 @@ fn unresolved(error: &ResolveError) -> JobError {
     match error {
         ResolveError::Ambiguous { .. } => failed(ErrorCode::DiskAmbiguous)
             .with_hint("select it by something that only it has, or say its `sizeBytes`"),
+        ResolveError::InUse { .. } => failed(ErrorCode::DiskBusy)
+            .with_hint("unmount it, or check that the right disk is selected"),
         ResolveError::Own { .. } => own_disk(error.to_string()),
+        ResolveError::ReadOnly { .. } => failed(ErrorCode::DiskWriteFailed)
+            .with_hint("attach the disk so that this machine may write to it"),
+        ResolveError::Removable { .. } => failed(ErrorCode::DiskInvalid)
+            .with_hint("attach the disk of the image as a fixed disk, and select that one"),
+        ResolveError::WrongSize { .. } => {
+            failed(ErrorCode::DiskNotFound).with_hint("check that the right disk is selected")
+        }
         _ => failed(ErrorCode::DiskNotFound)
             .with_hint("check that the disk is attached to this machine"),
     }
@@ -197,6 +223,10 @@ mod tests {
         })
     }
 
+    fn at_path(path: &Path, reach: &Reach) -> Result<PathBuf, JobError> {
+        disk_at(path, None, false, reach)
+    }
+
     #[test]
     fn a_remote_request_reaches_only_the_files_of_open_folders() {
         let folder = tempfile::tempdir().unwrap();
@@ -206,8 +236,8 @@ mod tests {
         fs::write(at("secret"), [0; 512]).unwrap();
         symlink(at("secret"), at("disks/link.raw")).unwrap();
         let reach = remote(folder.path());
-        assert!(disk_at(&at("disks/good.raw"), &reach).is_ok());
-        assert!(disk_at(&at("secret"), &Reach::Local).is_ok());
+        assert!(at_path(&at("disks/good.raw"), &reach).is_ok());
+        assert!(at_path(&at("secret"), &Reach::Local).is_ok());
         for (path, code) in [
             (at("secret"), ErrorCode::InvalidRequest),
             (at("disks/link.raw"), ErrorCode::InvalidRequest),
@@ -217,7 +247,7 @@ mod tests {
             (PathBuf::from("/dev"), ErrorCode::InvalidRequest),
             (at("disks/none.raw"), ErrorCode::DiskNotFound),
         ] {
-            let error = disk_at(&path, &reach).unwrap_err();
+            let error = at_path(&path, &reach).unwrap_err();
             assert_eq!(error.code, code, "{}: {error}", path.display());
         }
     }

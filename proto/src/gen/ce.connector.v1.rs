@@ -125,7 +125,7 @@ pub mod disk_selector {
     /// How it is named.
     #[derive(Clone, PartialEq, Eq, Hash, ::prost::Oneof)]
     pub enum Selector {
-        /// `lun`: the SCSI LUN, or the NVMe namespace number.
+        /// `lun`: on Azure the LUN of a data disk, elsewhere the SCSI LUN or the NVMe namespace number.
         #[prost(uint64, tag = "1")]
         Lun(u64),
         /// `serial`: the serial number that the device reports.
@@ -934,7 +934,8 @@ pub struct AttachedDisk {
     /// SCSI host, channel, target and LUN, `0:0:1:0`.
     #[prost(string, tag = "6")]
     pub hctl: ::prost::alloc::string::String,
-    /// The SCSI LUN, or the NVMe namespace number.
+    /// The number that `lun` selects it by: on Azure the LUN of a data disk, elsewhere the SCSI LUN or the
+    /// NVMe namespace number.
     #[prost(uint64, optional, tag = "7")]
     pub lun: ::core::option::Option<u64>,
     /// Vendor and model.

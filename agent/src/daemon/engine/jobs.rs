@@ -12,7 +12,7 @@ use super::super::offer;
 use super::{Engine, EngineError, QUIET, Worker};
 use crate::job::commit_note::{CommitNotes, Fate};
 use crate::job::machine::{JobAction, JobEvent, Letter, Offer, Reconsidered};
-use crate::job::{ErrorCode, Job, JobError, Watch, driver};
+use crate::job::{CHANGING, ErrorCode, Job, JobError, Watch, driver};
 use crate::service;
 use crate::session::machine::SessionEvent;
 use crate::telemetry::unix_ms;
@@ -300,6 +300,3 @@ const DEFAULT_TIMEOUT: Duration = Duration::from_secs(7200);
 
 /// Operations that can be begun again where nothing or any part of them is done.
 const RESUMABLE: [&str; 4] = ["diagnostics", "export", "inspect", "publish"];
-
-/// Operations that change their disk, all or nothing.
-const CHANGING: [&str; 3] = ["convertToUefi", "prepare", "prepareAndPublish"];
