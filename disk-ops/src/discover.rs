@@ -8,7 +8,7 @@
 //!
 //! The reader takes the folders as arguments, and rules and resolution are pure, so all are tested with
 //! trees that are made up. Of a disk nothing is read but whether the image of the Compositing Engine
-//! is on it.
+//! is on it, and of some what their controller says of them ([`attached_disks`]).
 //!
 //! A disk that this machine runs from is never the answer: not by its name, and not by one of its
 //! partitions, nor by a mapper on top of it. Nor is one that is in use, can be taken out, or can't be
@@ -22,6 +22,7 @@ use crate::units::ByteCount;
 mod aws;
 mod azure;
 mod gcp;
+mod nvme;
 mod own;
 mod platform;
 mod resolve;
@@ -45,7 +46,7 @@ pub struct AttachedDisk {
     pub size: ByteCount,
     /// The unit in which it is addressed, in bytes.
     pub logical_sector_bytes: u32,
-    /// The serial number that the device reports.
+    /// The serial number that the device reports; on Google Cloud, the device name of the disk.
     pub serial: String,
     /// Its world wide identifier, as the kernel writes it: `naa.6000c29...`.
     pub wwid: String,

@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 use rustix::fs::{major, minor};
 
 use super::platform::Facts;
-use super::{AttachedDisk, SWAP, own};
+use super::{AttachedDisk, SWAP, gcp, own};
 use crate::block::Mount;
 use crate::units::ByteCount;
 
@@ -57,6 +57,12 @@ pub fn attached_disks() -> Result<Vec<AttachedDisk>, DiscoverError> {
     let mut disks = read(Path::new("/sys"), &tables)?;
     for disk in &mut disks {
         disk.has_image = own::has_image(&disk.node(), disk.logical_sector_bytes);
+        if gcp::is_persistent(&disk.model)
+            && let Some(namespace) = disk.lun
+            && let Some(name) = gcp::name_of_namespace(&disk.node(), namespace)
+        {
+            disk.serial = name;
+        }
     }
     Ok(disks)
 }
