@@ -21,6 +21,7 @@ use crate::units::ByteCount;
 
 mod aws;
 mod azure;
+mod changes;
 mod gcp;
 mod nvme;
 mod own;
@@ -30,6 +31,7 @@ mod selector;
 mod sysfs;
 mod xen;
 
+pub use changes::DeviceChanges;
 pub use platform::Role;
 pub use resolve::{ResolveError, Wanted, check_fitness, resolve};
 pub use selector::DiskSelector;
