@@ -42,8 +42,9 @@ check_devices() {
         return 0
     fi
     # Of the whole workspace, so that nothing is built again for fewer features.
-    CE_AGENT=$PWD/target/debug/ce-agent cargo test --quiet --locked --workspace \
-        --features ce-tests/device --test device
+    CE_AGENT=$PWD/target/debug/ce-agent CE_REFERENCE_CONNECTOR=$PWD/target/debug/ce-connector \
+        cargo test --quiet --locked --workspace --features ce-tests/device \
+        --test attach --test device
 }
 
 # Boots a Debian; what it is made of comes by network, once. Not part of all.

@@ -432,6 +432,10 @@ pub struct RunArgs {
     #[arg(long)]
     pub disk: Option<PathBuf>,
 
+    /// How long to wait for a disk that is not attached yet
+    #[arg(long, value_name = "SECONDS", default_value_t = 0)]
+    pub disk_wait: u32,
+
     /// File with the credentials that the request knows as ID
     #[arg(long, value_name = "ID=FILE", value_parser = named_file)]
     pub credential: Vec<(String, PathBuf)>,

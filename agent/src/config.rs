@@ -6,6 +6,7 @@
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 use std::{env, fs};
 
 use secrecy::{ExposeSecret, SecretString};
@@ -44,6 +45,8 @@ pub(crate) struct Config {
     pub power_off_command: Vec<String>,
     /// What a job may reach.
     pub reach: RemoteReach,
+    /// How long a job waits for a disk that is not attached yet.
+    pub disk_wait: Duration,
 }
 
 /// Options of the command, over everything else.
@@ -99,6 +102,8 @@ struct Jobs {
     output_folders: Vec<PathBuf>,
     #[serde(default)]
     disk_folders: Vec<PathBuf>,
+    /// In seconds.
+    disk_wait: Option<u32>,
 }
 
 impl Config {
@@ -182,6 +187,12 @@ impl Layer {
                 }
                 "CE_LOG" => self.log = Some(value),
                 "CE_SMB_HOSTS" => self.jobs.smb_hosts = list(),
+                "CE_DISK_WAIT" => match value.parse() {
+                    Ok(seconds) => self.jobs.disk_wait = Some(seconds),
+                    Err(_) => {
+                        problems.push("CE_DISK_WAIT: expected a number of seconds".into());
+                    }
+                },
                 // The folder that systemd has made for its service (systemd.exec(5)); several are divided by
                 // colons. Variables come in the order of their names: $CE_STATE_DIR was before this one.
                 "STATE_DIRECTORY" => {
@@ -310,6 +321,10 @@ impl Layer {
                     output_folders: self.jobs.output_folders,
                     disk_folders: self.jobs.disk_folders,
                 },
+                disk_wait: self
+                    .jobs
+                    .disk_wait
+                    .map_or(DISK_WAIT, |seconds| Duration::from_secs(seconds.into())),
             }),
             _ => Err(ConfigError { problems }),
         }
@@ -411,12 +426,13 @@ fn misspelt(name: &str) -> Option<String> {
     Some(format!("${name}: unknown variable; did you mean ${ours}?"))
 }
 
-const VARIABLES: [&str; 14] = [
+const VARIABLES: [&str; 15] = [
     "CE_AGENT_ID",
     "CE_CA_FILE",
     "CE_CLIENT_CERTIFICATE",
     "CE_CLIENT_KEY",
     "CE_CONNECTORS",
+    "CE_DISK_WAIT",
     "CE_LOG",
     "CE_POWER_OFF_COMMAND",
     "CE_PROXY",
@@ -429,6 +445,10 @@ const VARIABLES: [&str; 14] = [
 ];
 
 const STATE_OF_ROOT: &str = "/var/lib/ce-agent";
+
+/// Clouds take minutes to attach a disk, and people who look at a job that does nothing have patience for
+/// a few.
+const DISK_WAIT: Duration = Duration::from_secs(180);
 
 const MOST_CONNECTORS: usize = 16;
 
@@ -479,6 +499,11 @@ mod tests {
         let config = build(&full(), &variables).unwrap();
         assert_eq!(config.power_off_command, ["/sbin/poweroff", "--force"]);
         assert_eq!((config.connectors.len(), &*config.log), (2, "warn"));
+        assert_eq!(config.disk_wait, Duration::from_secs(180));
+        let config = build(&full(), &[("CE_DISK_WAIT", "0")]).unwrap();
+        assert_eq!(config.disk_wait, Duration::ZERO);
+        let error = build(&full(), &[("CE_DISK_WAIT", "-1")]).unwrap_err();
+        assert!(error.to_string().starts_with("CE_DISK_WAIT: expected"));
 
         let options = Options {
             connectors: vec!["e:5".into()],

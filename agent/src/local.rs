@@ -88,6 +88,7 @@ fn disk_spec(args: &DiskArgs) -> DiskSpec {
         sector_size: args.sector_size,
         as_raw: args.raw,
         expected_size: None,
+        awaited: None,
     }
 }
 
@@ -260,6 +261,7 @@ fn requested(args: &RunArgs) -> Result<JobSpec, JobError> {
         checkpoint_every: args.image.checkpoint_every,
         reach: Reach::Local,
         access: access(&args.smb, args.credential.clone()),
+        disk_wait: Duration::from_secs(args.disk_wait.into()),
     };
     Request::parse(&text)?.into_spec(local)
 }

@@ -6,6 +6,7 @@
 use std::io::{IsTerminal, Write};
 use std::time::{Duration, Instant};
 
+use ce_disk::discover::DiskSelector;
 use ce_disk::units::ByteCount;
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 use serde_json::json;
@@ -71,8 +72,11 @@ impl Console {
 
     /// Shows how far the job is. To be called often; most calls print nothing.
     pub fn progress(&mut self, spec: &JobSpec, watch: &Watch) {
+        if let Some(disk) = watch.awaited_disk(spec) {
+            return self.waiting(disk);
+        }
         let Some(total) = watch.total() else { return };
-        let (step, done) = watch.step(spec.work.operation());
+        let (step, done) = watch.step(spec);
         let done = done.min(total);
         if let Some(bar) = &self.bar {
             if bar.is_hidden() {
@@ -84,15 +88,9 @@ impl Console {
             bar.set_position(done.0);
             return;
         }
-        let interval = if self.options.json {
-            JSON_INTERVAL
-        } else {
-            LINE_INTERVAL
-        };
-        if self.last_report.elapsed() < interval {
+        if !self.is_due() {
             return;
         }
-        self.last_report = Instant::now();
         if self.options.json {
             print_progress(step, done, total);
         } else if !self.options.quiet {
@@ -103,12 +101,39 @@ impl Console {
         }
     }
 
+    /// Shows that the job waits for a disk. The time of the work begins later.
+    fn waiting(&mut self, disk: &DiskSelector) {
+        self.started = Instant::now();
+        if self.is_due() {
+            if self.options.json {
+                print_progress("waitForDisk", ByteCount(0), ByteCount(0));
+            } else if !self.options.quiet {
+                let line = format!("waiting for the disk {disk}");
+                drop(writeln!(std::io::stderr(), "{line}"));
+            }
+        }
+    }
+
+    /// Whether it is time for the next line.
+    fn is_due(&mut self) -> bool {
+        let interval = if self.options.json {
+            JSON_INTERVAL
+        } else {
+            LINE_INTERVAL
+        };
+        let is_due = self.last_report.elapsed() >= interval;
+        if is_due {
+            self.last_report = Instant::now();
+        }
+        is_due
+    }
+
     /// Shows how far the job came, once it has ended.
     pub fn last_progress(&mut self, spec: &JobSpec, watch: &Watch) {
         if let Some(bar) = self.bar.take() {
             bar.finish_and_clear();
         } else if let Some(total) = watch.total().filter(|_| self.options.json) {
-            let (step, done) = watch.step(spec.work.operation());
+            let (step, done) = watch.step(spec);
             print_progress(step, done.min(total), total);
         }
     }

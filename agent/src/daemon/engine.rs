@@ -206,8 +206,11 @@ struct Worker {
 impl Worker {
     /// `export 3f0c0d5e: 42 %`
     fn told(&self) -> String {
-        let operation = self.spec.work.operation();
-        format!("{operation} {}: {} %", self.spec.id, self.percent)
+        let (operation, id) = (self.spec.work.operation(), &self.spec.id);
+        match self.watch.awaited_disk(&self.spec) {
+            Some(disk) => format!("{operation} {id}: waiting for the disk {disk}"),
+            None => format!("{operation} {id}: {} %", self.percent),
+        }
     }
 }
 

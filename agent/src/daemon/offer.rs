@@ -83,6 +83,7 @@ pub(super) fn check(
             credentials,
             ..ShareAccess::default()
         },
+        disk_wait: config.disk_wait,
         ..LocalOverrides::default()
     };
     let parsed = Request::parse(&wire::text_of(request)).map_err(|error| Refusal {

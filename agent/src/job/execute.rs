@@ -1,16 +1,19 @@
 //! Does the work of a job, on the thread it is called on.
 
+use std::borrow::Cow;
 use std::sync::OnceLock;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::Instant;
 
 use ce_disk::block::{self, BlockRead};
 use ce_disk::cancel::Cancel;
+use ce_disk::discover::DiskSelector;
 use ce_disk::export;
 use ce_disk::progress::Progress;
 use ce_disk::units::ByteCount;
 use tracing::{info, warn};
 
+use super::attach::await_disk;
 use super::commit_note::CommitNotes;
 use super::export::{Control, export_disk};
 use super::failure::{export_failed, open_failed};
@@ -32,6 +35,8 @@ pub struct Watch {
     verified: OnceLock<Progress>,
     /// How many phases of a prepare have begun.
     phases: AtomicUsize,
+    /// Whether a disk that was waited for is there.
+    has_disk: AtomicBool,
     /// Where it is noted that a change is about to be committed.
     notes: Option<CommitNotes>,
 }
@@ -93,12 +98,22 @@ impl Watch {
         self.notes.as_ref()
     }
 
-    /// The step that is under way in work of the name `operation`, and how far it is.
-    pub(crate) fn step(&self, operation: &'static str) -> (&'static str, ByteCount) {
+    /// The disk that a job waits for, as its request names it.
+    pub(crate) fn awaited_disk<'s>(&self, spec: &'s JobSpec) -> Option<&'s DiskSelector> {
+        let awaited = spec.disk.awaited.as_ref();
+        let awaited = awaited.filter(|_| !self.has_disk.load(Ordering::Relaxed));
+        awaited.map(|awaited| &awaited.wanted.selector)
+    }
+
+    /// The step of a job that is under way, and how far it is.
+    pub(crate) fn step(&self, spec: &JobSpec) -> (&'static str, ByteCount) {
+        if self.awaited_disk(spec).is_some() {
+            return (WAITING, ByteCount(0));
+        }
         match (self.verified.get(), self.phase()) {
             (Some(verified), _) => ("verify", verified.done()),
             (None, Some(phase)) => (phase.name(), self.progress.done()),
-            (None, None) => (operation, self.progress.done()),
+            (None, None) => (spec.work.operation(), self.progress.done()),
         }
     }
 
@@ -159,8 +174,9 @@ impl Watch {
 pub fn execute(spec: &JobSpec, watch: &Watch) -> Job {
     let mut artifacts = Artifacts::default();
     let mut warnings = spec.warnings.clone();
-    info!(job = %spec.id, operation = spec.work.operation(), disk = %spec.disk.path.display(), "job starts");
-    let result = work(spec, watch, &mut artifacts, &mut warnings);
+    info!(job = %spec.id, operation = spec.work.operation(), disk = spec.disk.told(), "job starts");
+    let result = attached(&spec.disk, watch)
+        .and_then(|disk| work(spec, &disk, watch, &mut artifacts, &mut warnings));
     let (status, error) = match result {
         Ok(()) => (Status::Complete, None),
         Err(error) if error.code == ErrorCode::Cancelled => (Status::Cancelled, Some(error)),
@@ -190,8 +206,23 @@ pub(crate) fn percent(done: ByteCount, total: ByteCount) -> u8 {
     u8::try_from(percent.min(100)).unwrap_or(100)
 }
 
+/// The disk, once it is attached.
+fn attached<'d>(disk: &'d DiskSpec, watch: &Watch) -> Result<Cow<'d, DiskSpec>, JobError> {
+    let Some(awaited) = &disk.awaited else {
+        return Ok(Cow::Borrowed(disk));
+    };
+    let path = await_disk(awaited, watch)?;
+    watch.has_disk.store(true, Ordering::Relaxed);
+    Ok(Cow::Owned(DiskSpec {
+        path,
+        awaited: None,
+        ..disk.clone()
+    }))
+}
+
 fn work(
     spec: &JobSpec,
+    place: &DiskSpec,
     watch: &Watch,
     artifacts: &mut Artifacts,
     warnings: &mut Vec<String>,
@@ -202,15 +233,13 @@ fn work(
     }
     let started = Instant::now();
     let changed = match &spec.work {
-        Work::Prepare(prepare) => Some(prepare_disk(
-            &spec.disk, prepare, watch, artifacts, warnings,
-        )),
+        Work::Prepare(prepare) => Some(prepare_disk(place, prepare, watch, artifacts, warnings)),
         Work::PrepareAndPublish(both) => Some(prepare_and_publish_disk(
-            &spec.disk, both, watch, artifacts, warnings,
+            place, both, watch, artifacts, warnings,
         )),
-        Work::ConvertToUefi(convert) => Some(convert_disk(
-            &spec.disk, convert, watch, artifacts, warnings,
-        )),
+        Work::ConvertToUefi(convert) => {
+            Some(convert_disk(place, convert, watch, artifacts, warnings))
+        }
         _ => None,
     };
     if let Some(result) = changed {
@@ -218,10 +247,10 @@ fn work(
         artifacts.took(spec.work.operation(), started.elapsed());
         return Ok(());
     }
-    let disk = open(&spec.disk)?;
+    let disk = open(place)?;
     watch.begin(disk.size());
     let started = Instant::now();
-    let (path, mut at_once) = (&spec.disk.path, Control::at_once(watch));
+    let (path, mut at_once) = (&place.path, Control::at_once(watch));
     match &spec.work {
         Work::Export(export) => {
             export_disk(
@@ -256,7 +285,7 @@ fn work(
             artifacts.virtual_size_bytes = Some(disk.size().0);
         }
         Work::Inspect => {
-            let inspection = inspect_disk(disk.as_ref(), &spec.disk.path)?;
+            let inspection = inspect_disk(disk.as_ref(), path)?;
             artifacts.found(&inspection);
             artifacts.disk = Some(inspection);
         }
@@ -271,3 +300,6 @@ pub(super) fn open(spec: &DiskSpec) -> Result<Box<dyn BlockRead>, JobError> {
     spec.expect_size(&disk)?;
     Ok(disk)
 }
+
+/// The step of a job that waits for its disk.
+const WAITING: &str = "waitForDisk";

@@ -160,9 +160,7 @@ impl Journal {
     ///
     /// A folder can't be read, or a file can't be removed.
     pub(crate) fn tidy(&self, records: &[Record]) -> Result<(), JournalError> {
-        let running = records
-            .iter()
-            .filter(|record| matches!(record.state, RecordState::Running));
+        let running = records.iter().filter(|record| record.state.is_open());
         let noted: Vec<PathBuf> = running.map(|record| self.note_path(&record.id)).collect();
         for (name, is_note) in [("jobs", false), ("commits", true)] {
             let folder = self.folder.join(name);
@@ -190,7 +188,7 @@ impl Journal {
         match record.state {
             // It says all that the note could.
             RecordState::Finished { .. } => remove(&self.note_path(&record.id)),
-            RecordState::Running => Ok(()),
+            RecordState::Waiting | RecordState::Running => Ok(()),
         }
     }
 

@@ -10,6 +10,9 @@
 //!              Check --> Checked(Err) --> Rejected (for good)
 //!                |
 //!                v Checked(Ok)
+//!             Waiting (for its disk)
+//!                | DiskCame, or there already
+//!                v
 //!             Running -------------------> Finished ------------> Acknowledged --> forgotten
 //!                ^   CancelAsked, Tick,       ^      Acknowledged                  when old
 //!                |   Drain: Stop              |
@@ -20,7 +23,8 @@
 //! names must be durable before the next action. So whatever happens between two actions, a restart
 //! from the saved records begins no job a second time that ever ended, and loses no result.
 //!
-//! One job runs at a time.
+//! One job runs at a time; to wait for a disk counts as running. What waits has not begun, so that every
+//! such job can be gone on with after a crash, also one that changes its disk.
 
 use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
@@ -54,6 +58,8 @@ pub(crate) struct Record {
 #[derive(Clone, Debug, Deserialize, PartialEq, Serialize)]
 #[serde(deny_unknown_fields, rename_all = "camelCase")]
 pub(crate) enum RecordState {
+    /// Taken on; its disk is not attached yet.
+    Waiting,
     /// Taken on, and not ended.
     Running,
     /// Ended.
@@ -67,17 +73,35 @@ pub(crate) enum RecordState {
     },
 }
 
+impl RecordState {
+    /// Whether the job has not ended.
+    pub(crate) fn is_open(&self) -> bool {
+        matches!(self, Self::Waiting | Self::Running)
+    }
+}
+
+/// What a job that is taken on, or gone on with, asks for.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub(crate) struct Terms {
+    /// How long it may take from now.
+    pub limit: Duration,
+    /// Whether its disk is not attached yet.
+    pub waits: bool,
+}
+
 /// What happens.
 #[derive(Clone, Debug)]
 pub(crate) enum JobEvent {
     /// The Connector gives a job out.
     Offered(Offer),
-    /// The outcome of a [`JobAction::Check`]: how long the job may take, or why it is refused.
-    Checked(Offer, Result<Duration, Refusal>),
+    /// The outcome of a [`JobAction::Check`]: what the job asks for, or why it is refused.
+    Checked(Offer, Result<Terms, Refusal>),
     /// The outcome of a [`JobAction::Reconsider`], and when.
     Reconsidered(String, Reconsidered, i64),
     /// Someone asks for a job to be stopped.
     CancelAsked(String, String),
+    /// The disk that the job waited for is there.
+    DiskCame,
     /// The job that runs has come so far.
     Progressed(u8),
     /// The job that runs has ended: what came of it, and when.
@@ -93,8 +117,8 @@ pub(crate) enum JobEvent {
 /// What can be said of a job that a crash interrupted.
 #[derive(Clone, Debug)]
 pub(crate) enum Reconsidered {
-    /// It can be gone on with, and may take so long from now.
-    GoOn(Duration),
+    /// It can be gone on with.
+    GoOn(Terms),
     /// What it changes is on its disk; this is what will be told, as the contract words it.
     Done(Value),
     /// It can't be gone on with.
@@ -229,7 +253,7 @@ impl JobTable {
         for record in ordered {
             let id = record.id.clone();
             match &record.state {
-                RecordState::Running => {
+                RecordState::Waiting | RecordState::Running => {
                     actions.push(JobAction::Send(Letter::Accepted(id.clone())));
                     actions.push(JobAction::Reconsider(id.clone()));
                     table.running = Some(Running {
@@ -267,7 +291,9 @@ impl JobTable {
             .records
             .values()
             .filter_map(|record| match record.state {
-                RecordState::Running => Some((record.number, &*record.id, false)),
+                RecordState::Waiting | RecordState::Running => {
+                    Some((record.number, &*record.id, false))
+                }
                 RecordState::Finished {
                     acknowledged: false,
                     ..
@@ -289,13 +315,14 @@ impl JobTable {
     pub(crate) fn on(&mut self, event: JobEvent, now: Instant) -> Vec<JobAction> {
         match event {
             JobEvent::Offered(offer) => self.offered(offer),
-            JobEvent::Checked(offer, Ok(limit)) => self.accept(offer, limit, now),
+            JobEvent::Checked(offer, Ok(terms)) => self.accept(offer, terms, now),
             JobEvent::Checked(offer, Err(refusal)) => vec![reject(offer, refusal)],
             JobEvent::Reconsidered(id, result, at) => self.reconsidered(&id, result, at, now),
             JobEvent::CancelAsked(id, reason) => match &self.running {
                 Some(running) if running.id == id => self.stop(StopCause::Cancelled(reason)),
                 _ => Vec::new(),
             },
+            JobEvent::DiskCame => self.disk_came(),
             JobEvent::Progressed(percent) => self.progressed(percent),
             JobEvent::Ended(job, at) => self.ended(*job, at),
             JobEvent::Acknowledged(id) => self.acknowledged(&id),
@@ -325,7 +352,7 @@ impl JobTable {
             let mut actions = Vec::new();
             let accepted = JobAction::Send(Letter::Accepted(offer.id.clone()));
             match &mut record.state {
-                RecordState::Running => actions.push(accepted),
+                RecordState::Waiting | RecordState::Running => actions.push(accepted),
                 RecordState::Finished { acknowledged, .. } => {
                     if *acknowledged {
                         *acknowledged = false;
@@ -362,7 +389,7 @@ impl JobTable {
         ))
     }
 
-    fn accept(&mut self, offer: Offer, limit: Duration, now: Instant) -> Vec<JobAction> {
+    fn accept(&mut self, offer: Offer, terms: Terms, now: Instant) -> Vec<JobAction> {
         // Between offer and check nothing may have happened; if it has, it is begun at most once.
         if self.records.contains_key(&offer.id) || self.refusal().is_some() {
             return self.offered(offer);
@@ -377,14 +404,17 @@ impl JobTable {
                 attempt: offer.attempt,
                 request: offer.request,
                 percent: 0,
-                state: RecordState::Running,
+                state: match terms.waits {
+                    true => RecordState::Waiting,
+                    false => RecordState::Running,
+                },
             },
         );
         self.next_number += 1;
         self.running = Some(Running {
             id: id.clone(),
-            deadline: now.checked_add(limit),
-            limit,
+            deadline: now.checked_add(terms.limit),
+            limit: terms.limit,
             stop: None,
             begun: true,
         });
@@ -409,11 +439,16 @@ impl JobTable {
             return Vec::new();
         }
         match result {
-            Reconsidered::GoOn(limit) => {
+            Reconsidered::GoOn(terms) => {
                 running.begun = true;
-                running.limit = limit;
-                running.deadline = now.checked_add(limit);
-                vec![JobAction::Begin(id.to_owned())]
+                running.limit = terms.limit;
+                running.deadline = now.checked_add(terms.limit);
+                let mut actions = match terms.waits {
+                    true => Vec::new(),
+                    false => self.disk_came(),
+                };
+                actions.push(JobAction::Begin(id.to_owned()));
+                actions
             }
             Reconsidered::Done(job) => {
                 self.running = None;
@@ -422,6 +457,19 @@ impl JobTable {
                 self.finish(id.to_owned(), job, percent.unwrap_or(100), at)
             }
             Reconsidered::Interrupted(job) => self.ended(*job, at),
+        }
+    }
+
+    /// The work begins, and from now on may leave something behind.
+    fn disk_came(&mut self) -> Vec<JobAction> {
+        let id = self.running.as_ref().map(|running| &*running.id);
+        let record = id.and_then(|id| self.records.get_mut(id));
+        match record.filter(|record| record.state == RecordState::Waiting) {
+            None => Vec::new(),
+            Some(record) => {
+                record.state = RecordState::Running;
+                vec![JobAction::Save(record.id.clone())]
+            }
         }
     }
 

@@ -10,6 +10,7 @@
 //!
 //! A job is worded, checked, run and reported in one way, whoever asks for it.
 
+mod attach;
 mod backoff;
 pub(crate) mod commit_note;
 mod destination;
@@ -33,6 +34,7 @@ mod share;
 mod spec;
 pub mod wire;
 
+pub use attach::AwaitedDisk;
 pub use destination::{Destination, Share, ShareAccess, guard_secrets, read_credentials};
 pub use diagnostics::DiagnosticsBundle;
 pub use error::{ErrorCode, FoundBlocker, JobError};

@@ -18,8 +18,9 @@ use serde::de::DeserializeOwned;
 use serde_json::value::RawValue;
 use uuid::Uuid;
 
+use super::attach::AwaitedDisk;
 use super::destination::{Destination, ShareAccess, read_credentials};
-use super::selection::{Reach, check_folder, check_smb_host, disk_at, find_disk};
+use super::selection::{Found, Reach, check_folder, check_smb_host, find_disk};
 use super::spec::{DiskSpec, ExportSpec, JobSpec, PrepareAndPublishSpec, PublishSpec, Work};
 use super::{ErrorCode, JobError, file_name};
 
@@ -85,6 +86,8 @@ pub struct LocalOverrides {
     pub reach: Reach,
     /// How shares are to be reached.
     pub access: ShareAccess,
+    /// How long a disk that is not attached yet is waited for.
+    pub disk_wait: Duration,
 }
 
 impl Request {
@@ -170,7 +173,7 @@ impl Request {
         self.refuse_foreign_fields();
         let disk = match self.operation.as_deref() {
             Some("diagnostics") if self.disk.is_none() => Some(DiskSpec::none()),
-            _ => self.checked_disk(&local),
+            _ => self.checked_disk(Duration::from_secs(timeout), &local),
         };
         let work = match self.operation.as_deref() {
             Some("export") => self.checked_export(&local).map(Work::Export),
@@ -261,7 +264,7 @@ impl Request {
             .ok()
     }
 
-    fn checked_disk(&mut self, local: &LocalOverrides) -> Option<DiskSpec> {
+    fn checked_disk(&mut self, timeout: Duration, local: &LocalOverrides) -> Option<DiskSpec> {
         let selector = self.disk.take();
         let expected_size = selector
             .as_ref()
@@ -280,11 +283,23 @@ impl Request {
         }
         let operation = self.operation.as_deref();
         let is_changed = operation.is_some_and(|operation| CHANGING.contains(&operation));
-        let path = match (&local.disk, selector) {
-            (Some(local), _) => Ok(local.clone()),
-            (None, Some(selector)) if !selected.is_empty() => {
-                selector.find(is_changed, &local.reach)
+        let mut disk = DiskSpec {
+            path: PathBuf::new(),
+            sector_size: None,
+            as_raw: false,
+            expected_size,
+            awaited: None,
+        };
+        let wanted = match (&local.disk, selector) {
+            (Some(local), _) => {
+                disk.path.clone_from(local);
+                return Some(disk);
             }
+            (None, Some(selector)) if !selected.is_empty() => Wanted {
+                selector: selector.only(),
+                size: expected_size,
+                is_changed,
+            },
             (None, _) => {
                 if !self.given.contains(&"disk") || selected.is_empty() {
                     self.problem("disk", "no disk is selected; name it by `path` or --disk");
@@ -292,13 +307,29 @@ impl Request {
                 return None;
             }
         };
-        let path = path.map_err(|error| self.disk_error = Some(error)).ok()?;
-        Some(DiskSpec {
-            path,
-            sector_size: None,
-            as_raw: false,
-            expected_size,
-        })
+        let limit = local.disk_wait.min(timeout);
+        let found = match (&wanted.selector, &local.reach) {
+            // What is wrong with it shows when it is opened.
+            (Selector::Path(path), Reach::Local) if limit.is_zero() => {
+                Ok(Found::Disk(path.clone()))
+            }
+            _ => find_disk(&wanted, &local.reach),
+        };
+        match found {
+            Ok(Found::Disk(path)) => disk.path = path,
+            Ok(Found::None(_)) if !limit.is_zero() => {
+                disk.awaited = Some(AwaitedDisk {
+                    wanted,
+                    reach: local.reach.clone(),
+                    limit,
+                });
+            }
+            Ok(Found::None(error)) | Err(error) => {
+                self.disk_error = Some(error);
+                return None;
+            }
+        }
+        Some(disk)
     }
 
     fn checked_export(&mut self, local: &LocalOverrides) -> Option<ExportSpec> {
@@ -540,11 +571,10 @@ impl DiskSelector {
         .collect()
     }
 
-    /// The disk, if exactly one selector is given.
-    fn find(self, is_changed: bool, reach: &Reach) -> Result<PathBuf, JobError> {
-        let size = self.size_bytes.map(ByteCount);
-        let selector = if let Some(path) = self.path {
-            return disk_at(&path, size, is_changed, reach);
+    /// The one selector that is given.
+    fn only(self) -> Selector {
+        if let Some(path) = self.path {
+            Selector::Path(path)
         } else if let Some(lun) = self.lun {
             Selector::Lun(lun)
         } else if let Some(serial) = self.serial {
@@ -555,12 +585,7 @@ impl DiskSelector {
             Selector::Hctl(hctl)
         } else {
             Selector::DeviceName(self.device_name.unwrap_or_default())
-        };
-        find_disk(&Wanted {
-            selector,
-            size,
-            is_changed,
-        })
+        }
     }
 }
 

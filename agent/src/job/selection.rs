@@ -12,7 +12,6 @@ use ce_disk::discover::{
     AttachedDisk, DiskSelector, ResolveError, Wanted, attached_disks, check_fitness,
     disk_of_device, resolve,
 };
-use ce_disk::units::ByteCount;
 
 use super::{ErrorCode, JobError};
 
@@ -37,32 +36,50 @@ pub struct RemoteReach {
     pub disk_folders: Vec<PathBuf>,
 }
 
-/// The device of the disk that is wanted.
-///
-/// # Errors
-///
-/// `DiskNotFound`, `DiskAmbiguous`, `DiskIsOwn`, `DiskBusy`, or what else stands against working on it, with
-/// every candidate.
-pub(super) fn find_disk(wanted: &Wanted) -> Result<PathBuf, JobError> {
-    let disks = listed()?;
-    let disk = resolve(&disks, wanted).map_err(|error| unresolved(&error))?;
-    Ok(disk.node())
+/// What came of a look for a disk.
+#[derive(Clone, Debug)]
+pub(super) enum Found {
+    /// Its device or file.
+    Disk(PathBuf),
+    /// It may be attached yet; `DiskNotFound`.
+    None(JobError),
 }
 
-/// The disk at `path`, if a request may name it so. A disk of this machine has to be of that size, and fit
-/// to be changed if it is.
+/// The disk that is wanted, if a request may name it so.
 ///
 /// # Errors
 ///
-/// `DiskIsOwn` for what this machine runs from, `DiskNotFound` for what is not there, `InvalidRequest`
-/// for what is out of reach, and as of [`find_disk`].
-pub(super) fn disk_at(
-    path: &Path,
-    size: Option<ByteCount>,
-    is_changed: bool,
-    reach: &Reach,
-) -> Result<PathBuf, JobError> {
+/// `DiskAmbiguous`, `DiskIsOwn`, `DiskBusy`, or what else stands against working on it, with every candidate;
+/// `InvalidRequest` for what is out of reach, and `DiskNotFound` for a file that is not there.
+pub(super) fn find_disk(wanted: &Wanted, reach: &Reach) -> Result<Found, JobError> {
+    if let DiskSelector::Path(path) = &wanted.selector {
+        return match disk_at(path, wanted, reach) {
+            // Whoever names a device has not attached it yet; a file is there or is not.
+            Err(error) if error.code == ErrorCode::DiskNotFound && is_absent_device(path) => {
+                Ok(Found::None(error))
+            }
+            found => found.map(Found::Disk),
+        };
+    }
+    let disks = listed()?;
+    match resolve(&disks, wanted) {
+        Ok(disk) => Ok(Found::Disk(disk.node())),
+        Err(error @ ResolveError::NotFound { .. }) => Ok(Found::None(unresolved(&error))),
+        Err(error) => Err(unresolved(&error)),
+    }
+}
+
+fn is_absent_device(path: &Path) -> bool {
+    path.starts_with("/dev") && path.symlink_metadata().is_err()
+}
+
+/// The disk at `path`. One of this machine has to be of the size that is wanted, and fit to be changed if it is.
+fn disk_at(path: &Path, wanted: &Wanted, reach: &Reach) -> Result<PathBuf, JobError> {
     let reach = match reach {
+        Reach::Local if is_absent_device(path) => {
+            let message = format!("disk.path: there is no {}", path.display());
+            return Err(JobError::new(ErrorCode::DiskNotFound, message));
+        }
         Reach::Local => return Ok(path.to_owned()),
         Reach::Remote(reach) => reach,
     };
@@ -120,12 +137,7 @@ pub(super) fn disk_at(
     }
     // Of what stands on a disk, size and use are its own.
     if let Some(disk) = below().find(|disk| real == disk.node()) {
-        let wanted = Wanted {
-            selector: DiskSelector::DeviceName(real.display().to_string()),
-            size,
-            is_changed,
-        };
-        check_fitness(disk, &disks, &wanted).map_err(|error| unresolved(&error))?;
+        check_fitness(disk, &disks, wanted).map_err(|error| unresolved(&error))?;
     }
     Ok(real)
 }
@@ -224,7 +236,12 @@ mod tests {
     }
 
     fn at_path(path: &Path, reach: &Reach) -> Result<PathBuf, JobError> {
-        disk_at(path, None, false, reach)
+        let wanted = Wanted {
+            selector: DiskSelector::Path(path.to_owned()),
+            size: None,
+            is_changed: false,
+        };
+        disk_at(path, &wanted, reach)
     }
 
     #[test]
@@ -250,6 +267,34 @@ mod tests {
             let error = at_path(&path, &reach).unwrap_err();
             assert_eq!(error.code, code, "{}: {error}", path.display());
         }
+    }
+
+    #[test]
+    fn a_device_that_is_not_there_may_come_and_a_file_may_not() {
+        let folder = tempfile::tempdir().unwrap();
+        fs::create_dir(folder.path().join("disks")).unwrap();
+        let wanted = |selector| Wanted {
+            selector,
+            size: None,
+            is_changed: false,
+        };
+        for reach in [Reach::Local, remote(folder.path())] {
+            for selector in [
+                DiskSelector::Path("/dev/ce-none".into()),
+                DiskSelector::DeviceName("ce-none".into()),
+                DiskSelector::Serial("ce-none".into()),
+            ] {
+                match find_disk(&wanted(selector.clone()), &reach) {
+                    Ok(Found::None(error)) => {
+                        assert_eq!(error.code, ErrorCode::DiskNotFound, "{error}");
+                    }
+                    found => panic!("{selector}: {found:?}"),
+                }
+            }
+        }
+        let file = DiskSelector::Path(folder.path().join("disks/none.raw"));
+        let error = find_disk(&wanted(file), &remote(folder.path())).unwrap_err();
+        assert_eq!(error.code, ErrorCode::DiskNotFound, "{error}");
     }
 
     #[test]

@@ -10,6 +10,7 @@ use ce_platform::Platform;
 use ce_platform::plan::JobOptions;
 use uuid::Uuid;
 
+use super::attach::AwaitedDisk;
 use super::destination::Destination;
 use super::{ErrorCode, JobError};
 
@@ -45,7 +46,7 @@ impl JobSpec {
 /// Which disk a job works on.
 #[derive(Clone, Debug)]
 pub struct DiskSpec {
-    /// Where it is; empty if the work is on no disk.
+    /// Where it is; empty if the work is on no disk, or if it is waited for.
     pub path: PathBuf,
     /// The sector size of a raw file, if it is not to be found out.
     pub sector_size: Option<SectorSize>,
@@ -53,6 +54,8 @@ pub struct DiskSpec {
     pub as_raw: bool,
     /// The size that it must have, if the request names one.
     pub expected_size: Option<ByteCount>,
+    /// What is waited for, if it was not attached when the job was worded.
+    pub awaited: Option<AwaitedDisk>,
 }
 
 impl DiskSpec {
@@ -80,6 +83,14 @@ impl DiskSpec {
         }
     }
 
+    /// What it is called where people read: by what it is waited for, or where it is.
+    pub(super) fn told(&self) -> String {
+        match &self.awaited {
+            Some(awaited) => awaited.wanted.selector.to_string(),
+            None => self.path.display().to_string(),
+        }
+    }
+
     /// For work on no disk.
     pub fn none() -> Self {
         Self {
@@ -87,6 +98,7 @@ impl DiskSpec {
             sector_size: None,
             as_raw: false,
             expected_size: None,
+            awaited: None,
         }
     }
 }

@@ -1,6 +1,7 @@
 //! How a job names its disk, and which disks answer to that.
 
 use std::fmt;
+use std::path::PathBuf;
 
 use super::platform::Role;
 use super::{AttachedDisk, aws};
@@ -15,6 +16,8 @@ pub enum DiskSelector {
     /// By the number of a data disk; see [`AttachedDisk::lun`]. Disks that this machine runs from don't
     /// count: clouds number the data disks of a machine beside its own.
     Lun(u64),
+    /// By its device file. To follow links is for the caller.
+    Path(PathBuf),
     /// By the serial number. The id of an EBS volume is one, with its dash or without it.
     Serial(String),
     /// By the world wide identifier, with or without its `naa.`, `eui.` or `0x`.
@@ -30,6 +33,7 @@ impl DiskSelector {
             }
             Self::Hctl(hctl) => !disk.hctl.is_empty() && *hctl == disk.hctl,
             Self::Lun(lun) => disk.lun == Some(*lun),
+            Self::Path(path) => *path == disk.node(),
             Self::Serial(serial) => is_serial(serial.trim(), disk),
             Self::Wwid(wwid) => {
                 let plain = plain_wwid(wwid);
@@ -62,6 +66,7 @@ impl fmt::Display for DiskSelector {
             Self::DeviceName(name) => write!(f, "deviceName `{}`", shown(name)),
             Self::Hctl(hctl) => write!(f, "hctl `{}`", shown(hctl)),
             Self::Lun(lun) => write!(f, "lun {lun}"),
+            Self::Path(path) => write!(f, "path `{}`", shown(&path.display().to_string())),
             Self::Serial(serial) => write!(f, "serial `{}`", shown(serial)),
             Self::Wwid(wwid) => write!(f, "wwid `{}`", shown(wwid)),
         }

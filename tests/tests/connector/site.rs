@@ -274,7 +274,7 @@ impl Site {
             &format!(
                 "connectors = ['{address}']\nca_file = '{}'\nstate = '{}'\nscratch = '{}'\n\
                  {identity}{further}\n[jobs]\ndisk_folders = ['{}']\noutput_folders = ['{}']\n\
-                 smb_hosts = ['127.0.0.1']\n",
+                 smb_hosts = ['127.0.0.1']\ndisk_wait = 0\n",
                 folder("site/ca.pem"),
                 at("state"),
                 at("scratch"),

@@ -80,7 +80,7 @@ impl Desk {
             &format!(
                 "connectors = {connectors:?}\nca_file = '{}'\nstate = '{}'\nlog = 'debug'\n\
                  {identity}{further}\n[jobs]\ndisk_folders = ['{}']\noutput_folders = ['{}']\n\
-                 smb_hosts = ['127.0.0.1']\n",
+                 smb_hosts = ['127.0.0.1']\ndisk_wait = 0\n",
                 at("ca.pem"),
                 at("state"),
                 at("disks"),

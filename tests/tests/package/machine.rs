@@ -167,7 +167,7 @@ fn an_installed_and_started_package_serves_its_connector() -> Result<()> {
     let port = site.agents.port();
     let seed = format!(
         "connectors = ['10.0.2.2:{port}']\nca = '''{}'''\ntoken = '{}'\n\
-         [jobs]\nsmb_hosts = ['10.0.2.2']\n",
+         [jobs]\nsmb_hosts = ['10.0.2.2']\ndisk_wait = 0\n",
         fs::read_to_string(site.path("site/ca.pem"))?,
         site.said(&["token", "new", "ce-1"])?.trim()
     );

@@ -11,8 +11,8 @@ use tracing::{info, warn};
 use super::super::offer;
 use super::{Engine, EngineError, QUIET, Worker};
 use crate::job::commit_note::{CommitNotes, Fate};
-use crate::job::machine::{JobAction, JobEvent, Letter, Offer, Reconsidered};
-use crate::job::{CHANGING, ErrorCode, Job, JobError, Watch, driver};
+use crate::job::machine::{JobAction, JobEvent, Letter, Offer, Reconsidered, RecordState, Terms};
+use crate::job::{CHANGING, ErrorCode, Job, JobError, JobSpec, Watch, driver};
 use crate::service;
 use crate::session::machine::SessionEvent;
 use crate::telemetry::unix_ms;
@@ -29,10 +29,16 @@ impl Engine {
         let percent = worker.watch.overall_percent(&worker.spec.work).min(99);
         worker.percent = worker.percent.max(percent);
         service::job(Some(&worker.told()));
-        let event = JobEvent::Progressed(worker.percent);
+        let mut events = vec![JobEvent::Progressed(worker.percent)];
+        if worker.watch.awaited_disk(&worker.spec).is_none() {
+            events.push(JobEvent::DiskCame);
+        }
         self.outbox.note_progress();
-        let actions = self.jobs.on(event, Instant::now());
-        self.act_on_jobs(actions, None).await
+        for event in events {
+            let actions = self.jobs.on(event, Instant::now());
+            self.act_on_jobs(actions, None).await?;
+        }
+        Ok(())
     }
 
     pub(super) async fn on_ended(&mut self, mut job: Job) -> Result<(), EngineError> {
@@ -151,9 +157,9 @@ impl Engine {
     fn check(&mut self, given: Offer, credentials: Option<SmbCredentials>) -> JobEvent {
         match offer::check(&given.id, &given.request, credentials, &self.config) {
             Ok(spec) => {
-                let limit = spec.timeout.unwrap_or(DEFAULT_TIMEOUT);
+                let terms = terms_of(&spec);
                 self.checked = Some(spec);
-                JobEvent::Checked(given, Ok(limit))
+                JobEvent::Checked(given, Ok(terms))
             }
             Err(refusal) => JobEvent::Checked(given, Err(refusal)),
         }
@@ -162,33 +168,43 @@ impl Engine {
     /// What can be said of a job that ran when an earlier life of the daemon ended.
     fn reconsider(&mut self, id: &str) -> Result<Reconsidered, EngineError> {
         let Some(record) = self.jobs.record(id) else {
-            return Ok(Reconsidered::GoOn(DEFAULT_TIMEOUT));
+            let error = JobError::new(ErrorCode::Internal, "the job has no record");
+            let job = Job::not_run(id.to_owned(), "unknown", error);
+            return Ok(Reconsidered::Interrupted(Box::new(job)));
         };
         let operation = record.request.get("operation");
         let operation = operation.and_then(|operation| operation.as_str());
-        let can_go_on = RESUMABLE.into_iter().find(|name| Some(*name) == operation);
-        let Some(operation) = can_go_on else {
-            let changes = CHANGING.into_iter().find(|name| Some(*name) == operation);
-            return self.reconsider_change(id, changes.unwrap_or("unknown"));
-        };
-        Ok(
-            match offer::check(id, &record.request, None, &self.config) {
-                Ok(mut spec) => {
-                    info!(job = id, "the job was interrupted and is gone on with");
-                    let warning = "the agent was restarted while the job ran, and went on with it";
-                    spec.warnings.push(warning.into());
-                    let limit = spec.timeout.unwrap_or(DEFAULT_TIMEOUT);
-                    self.checked = Some(spec);
-                    Reconsidered::GoOn(limit)
-                }
-                Err(refusal) => interrupted(
-                    id,
-                    operation,
-                    &format!("can't go on with it: {}", refusal.error),
-                    "send it again under a new name: an export goes on from what is left of it",
-                ),
-            },
-        )
+        if let Some(operation) = RESUMABLE.into_iter().find(|name| Some(*name) == operation) {
+            return Ok(self.go_on(id, operation));
+        }
+        let changes = CHANGING.into_iter().find(|name| Some(*name) == operation);
+        let operation = changes.unwrap_or("unknown");
+        // The record may be a second behind the job.
+        if record.state == RecordState::Waiting && self.journal.commit_note(id)?.is_none() {
+            return Ok(self.go_on(id, operation));
+        }
+        self.reconsider_change(id, operation)
+    }
+
+    /// Checks a job anew that has left nothing that would stand against it.
+    fn go_on(&mut self, id: &str, operation: &'static str) -> Reconsidered {
+        let request = self.jobs.record(id).map(|record| record.request.clone());
+        match offer::check(id, &request.unwrap_or_default(), None, &self.config) {
+            Ok(mut spec) => {
+                info!(job = id, "the job was interrupted and is gone on with");
+                let warning = "the agent was restarted while the job ran, and went on with it";
+                spec.warnings.push(warning.into());
+                let terms = terms_of(&spec);
+                self.checked = Some(spec);
+                Reconsidered::GoOn(terms)
+            }
+            Err(refusal) => interrupted(
+                id,
+                operation,
+                &format!("can't go on with it: {}", refusal.error),
+                "send it again under a new name: an export goes on from what is left of it",
+            ),
+        }
     }
 
     /// The same for one that changes a disk: its disk says what became of it.
@@ -281,6 +297,13 @@ impl Engine {
                     .send(Job::not_run(id.to_owned(), operation, error));
             }
         }
+    }
+}
+
+fn terms_of(spec: &JobSpec) -> Terms {
+    Terms {
+        limit: spec.timeout.unwrap_or(DEFAULT_TIMEOUT),
+        waits: spec.disk.awaited.is_some(),
     }
 }
 

@@ -105,7 +105,7 @@ impl Engine {
 
     fn progress(&self) -> Option<Body> {
         let worker = self.worker.as_ref()?;
-        let (step, done) = worker.watch.step(worker.spec.work.operation());
+        let (step, done) = worker.watch.step(&worker.spec);
         let total = worker.watch.total().unwrap_or_default();
         Some(Body::JobProgress(v1::JobProgress {
             job_id: worker.spec.id.clone(),

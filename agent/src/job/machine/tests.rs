@@ -34,17 +34,25 @@ fn ended(status: Status) -> Box<Job> {
 
 const LIMIT: Duration = Duration::from_secs(60);
 
+/// What a job asks for whose disk is there, or is not.
+fn terms(waits: bool) -> Terms {
+    Terms {
+        limit: LIMIT,
+        waits,
+    }
+}
+
 /// Takes a job on that passes its check.
 fn take_on(table: &mut JobTable, id: &str, now: Instant) -> Vec<JobAction> {
     let asked = table.on(JobEvent::Offered(offer(id, 1, 0)), now);
     assert_eq!(asked, [JobAction::Check(offer(id, 1, 0))]);
-    table.on(JobEvent::Checked(offer(id, 1, 0), Ok(LIMIT)), now)
+    table.on(JobEvent::Checked(offer(id, 1, 0), Ok(terms(false))), now)
 }
 
 fn result_of(table: &JobTable, id: &str) -> Value {
     match &table.record(id).unwrap().state {
         RecordState::Finished { job, .. } => job.clone(),
-        RecordState::Running => panic!("{id} runs"),
+        RecordState::Waiting | RecordState::Running => panic!("{id} runs"),
     }
 }
 
@@ -213,7 +221,7 @@ fn progress_is_saved_in_steps_and_never_goes_back() {
     assert_eq!(table.on(JobEvent::Progressed(30), now), []);
     // The export is taken up again after a crash, and fails early.
     let (mut table, _) = JobTable::restore(vec![table.record("a").unwrap().clone()]);
-    let go_on = Reconsidered::GoOn(LIMIT);
+    let go_on = Reconsidered::GoOn(terms(false));
     table.on(JobEvent::Reconsidered("a".into(), go_on, 0), now);
     table.on(JobEvent::Ended(ended(Status::Failed), 5), now);
     assert_eq!(result_of(&table, "a")["overallProgressPercent"], 60);
@@ -238,11 +246,73 @@ fn a_job_that_turns_out_to_be_done_after_a_crash_is_told_so_and_not_begun() {
     assert_eq!(table.running(), None);
 }
 
+#[test]
+fn a_job_waits_for_its_disk_in_a_state_of_its_own_and_within_its_time() {
+    let mut table = JobTable::default();
+    let now = Instant::now();
+    table.on(JobEvent::Offered(offer("a", 1, 0)), now);
+    let checked = JobEvent::Checked(offer("a", 1, 0), Ok(terms(true)));
+    let actions = table.on(checked, now);
+    assert_eq!(actions[2], JobAction::Begin("a".into()));
+    assert_eq!(table.record("a").unwrap().state, RecordState::Waiting);
+    assert_eq!(
+        (table.running(), &*table.held()),
+        (Some("a"), &[("a", false)][..])
+    );
+    // It is the one job that there may be.
+    let busy = table.on(JobEvent::Offered(offer("b", 1, 0)), now);
+    assert!(matches!(
+        &busy[..],
+        [JobAction::Send(Letter::Rejected { .. })]
+    ));
+    // To wait is part of its time.
+    assert_eq!(table.wake_at(), Some(now + LIMIT));
+    let (mut late, _) = JobTable::restore(vec![table.record("a").unwrap().clone()]);
+    assert_eq!(
+        table.on(JobEvent::DiskCame, now),
+        [JobAction::Save("a".into())]
+    );
+    assert_eq!(table.record("a").unwrap().state, RecordState::Running);
+    assert_eq!(table.on(JobEvent::DiskCame, now), []);
+    assert_eq!(table.on(JobEvent::Tick, now + LIMIT), [JobAction::Stop]);
+    // After a crash it waits on, or begins if its disk has come meanwhile.
+    let on = Reconsidered::GoOn(terms(true));
+    let actions = late.on(JobEvent::Reconsidered("a".into(), on, 0), now);
+    assert_eq!(actions, [JobAction::Begin("a".into())]);
+    assert_eq!(late.record("a").unwrap().state, RecordState::Waiting);
+    let (mut come, _) = JobTable::restore(vec![late.record("a").unwrap().clone()]);
+    let on = Reconsidered::GoOn(terms(false));
+    let actions = come.on(JobEvent::Reconsidered("a".into(), on, 0), now);
+    let saved_first = [JobAction::Save("a".into()), JobAction::Begin("a".into())];
+    assert_eq!(actions, saved_first);
+    assert_eq!(come.record("a").unwrap().state, RecordState::Running);
+}
+
+#[test]
+fn a_job_that_waits_can_be_cancelled_and_never_leaves_the_table_by_another_way() {
+    let mut table = JobTable::default();
+    let now = Instant::now();
+    assert_eq!(table.on(JobEvent::DiskCame, now), []);
+    table.on(JobEvent::Offered(offer("a", 1, 0)), now);
+    table.on(JobEvent::Checked(offer("a", 1, 0), Ok(terms(true))), now);
+    let cancel = JobEvent::CancelAsked("a".into(), "no disk".into());
+    assert_eq!(table.on(cancel, now), [JobAction::Stop]);
+    table.on(JobEvent::Ended(ended(Status::Cancelled), 5), now);
+    assert_eq!(result_of(&table, "a")["status"], "cancelled");
+    // The news of a disk that comes now is of nobody's job.
+    assert_eq!(table.on(JobEvent::DiskCame, now), []);
+    assert_eq!(result_of(&table, "a")["status"], "cancelled");
+}
+
 /// What can happen to an agent, in any order.
 #[derive(Clone, Debug)]
 enum Fate {
     Offered(u8, u32, u8, bool),
     Ended(bool),
+    /// Disks of jobs that are taken on from now on are attached, or not.
+    Attached(bool),
+    /// The disk of the job that waits comes.
+    DiskCame,
     Cancelled(u8),
     Acknowledged(u8),
     TimePasses,
@@ -255,6 +325,8 @@ fn fate() -> impl Strategy<Value = Fate> {
         4 => (0..4u8, 1..3u32, prop::bool::weighted(0.1), prop::bool::weighted(0.8))
             .prop_map(|(id, attempt, other, good)| Fate::Offered(id, attempt, other.into(), good)),
         3 => any::<bool>().prop_map(Fate::Ended),
+        2 => any::<bool>().prop_map(Fate::Attached),
+        2 => Just(Fate::DiskCame),
         1 => (0..4u8).prop_map(Fate::Cancelled),
         2 => (0..4u8).prop_map(Fate::Acknowledged),
         1 => Just(Fate::TimePasses),
@@ -268,8 +340,12 @@ struct World {
     table: JobTable,
     now: Option<Instant>,
     disk: BTreeMap<String, Record>,
-    /// The job that works now, if one does.
+    /// The job that works now, or waits for its disk, if one does.
     worker: Option<String>,
+    /// Whether jobs that are checked have no disk yet.
+    lacks_disk: bool,
+    /// Jobs that may have left something behind: their disk has been there.
+    begun: BTreeSet<String>,
     /// Jobs whose end was saved.
     over: BTreeSet<String>,
     /// Results that the Connector was told of and has not acknowledged, of this life.
@@ -300,6 +376,11 @@ impl World {
             match action {
                 JobAction::Save(id) => {
                     let record = self.table.record(&id).unwrap().clone();
+                    let is_new = !self.disk.contains_key(&id);
+                    assert!(
+                        record.state != RecordState::Waiting || is_new || self.waits_on_disk(&id),
+                        "{id} has begun, and is said to wait"
+                    );
                     if matches!(record.state, RecordState::Finished { .. }) {
                         self.over.insert(id.clone());
                     }
@@ -319,14 +400,17 @@ impl World {
                 JobAction::Check(offer) => {
                     let invalid =
                         || Refusal::new(RefusalReason::Invalid, ErrorCode::InvalidRequest, "no");
-                    let result = if good { Ok(LIMIT) } else { Err(invalid()) };
+                    let terms = terms(self.lacks_disk);
+                    let result = if good { Ok(terms) } else { Err(invalid()) };
                     self.event(JobEvent::Checked(offer, result), good);
                 }
                 JobAction::Reconsider(id) => {
                     let result = match self.restarts % 3 {
+                        // As the engine does: one that only waited is gone on with, whatever it is.
+                        _ if self.waits_on_disk(&id) => Reconsidered::GoOn(terms(self.lacks_disk)),
                         0 => Reconsidered::Interrupted(ended(Status::Failed)),
                         1 => Reconsidered::Done(json!({"status": "complete"})),
-                        _ => Reconsidered::GoOn(LIMIT),
+                        _ => Reconsidered::GoOn(terms(self.lacks_disk)),
                     };
                     self.event(JobEvent::Reconsidered(id, result, 1), good);
                 }
@@ -334,6 +418,9 @@ impl World {
                     assert!(self.worker.is_none(), "two jobs at once");
                     assert!(!self.over.contains(&id), "{id} is done twice");
                     assert!(self.disk.contains_key(&id), "{id} would be lost by a crash");
+                    if !self.waits_on_disk(&id) {
+                        self.begun.insert(id.clone());
+                    }
                     self.worker = Some(id);
                 }
                 JobAction::Stop => assert!(self.worker.is_some()),
@@ -356,8 +443,18 @@ impl World {
         }
     }
 
+    /// Whether what is durable of the job says that it waits.
+    fn waits_on_disk(&self, id: &str) -> bool {
+        let record = self.disk.get(id);
+        record.is_some_and(|record| record.state == RecordState::Waiting)
+    }
+
     fn restart(&mut self) {
         self.worker = None;
+        // What a job has done since its disk came and before that was saved, it does again.
+        let mut begun = std::mem::take(&mut self.begun);
+        begun.retain(|id| !self.waits_on_disk(id));
+        self.begun = begun;
         self.told.clear();
         self.restarts += 1;
         let (table, actions) = JobTable::restore(self.disk.values().cloned().collect());
@@ -377,8 +474,11 @@ impl World {
                     assert!(self.told.contains(id), "the result of {id} is told nobody");
                 }
                 RecordState::Finished { .. } => {}
-                RecordState::Running => {
+                RecordState::Waiting | RecordState::Running => {
                     assert_eq!(self.worker.as_ref(), Some(id), "{id} is held by nobody");
+                    let is_begun = self.begun.contains(id);
+                    let says_so = record.state == RecordState::Running;
+                    assert_eq!(says_so, is_begun, "{id} and its record differ");
                 }
             }
         }
@@ -403,6 +503,13 @@ proptest! {
                     if world.worker.take().is_some() {
                         let status = if complete { Status::Complete } else { Status::Failed };
                         world.event(JobEvent::Ended(ended(status), 2), true);
+                    }
+                }
+                Fate::Attached(attached) => world.lacks_disk = !attached,
+                Fate::DiskCame => {
+                    if let Some(id) = world.worker.clone() {
+                        world.begun.insert(id);
+                        world.event(JobEvent::DiskCame, true);
                     }
                 }
                 Fate::Cancelled(id) => {

@@ -114,6 +114,38 @@ fn a_disk_given_by_hand_stands_in_for_the_selector() {
     assert!(matches!(job.work, Work::Export(export) if export.overwrite));
 }
 
+#[test]
+fn a_disk_that_is_not_there_is_waited_for_if_one_may_and_the_rest_is_right() {
+    let waited = |change: &[(&str, Value)]| {
+        let local = LocalOverrides {
+            disk_wait: Duration::from_secs(600),
+            ..LocalOverrides::default()
+        };
+        Request::parse(&changed(change)).unwrap().into_spec(local)
+    };
+    let none = serde_json::json!({"serial": "ce-none", "sizeBytes": 7});
+    let device = serde_json::json!({"path": "/dev/ce-none"});
+    for (disk, told) in [
+        (&none, "serial `ce-none`"),
+        (&device, "path `/dev/ce-none`"),
+    ] {
+        let job = waited(&[("disk", disk.clone())]).unwrap();
+        let awaited = job.disk.awaited.unwrap();
+        assert_eq!(awaited.wanted.selector.to_string(), told);
+        // The job's own time is shorter.
+        assert_eq!(awaited.limit, Duration::from_secs(60));
+    }
+    let wrong = waited(&[
+        ("disk", none.clone()),
+        ("outputImageFilename", "a/b".into()),
+    ]);
+    let error = wrong.unwrap_err();
+    assert_eq!(error.code, ErrorCode::InvalidRequest, "{error}");
+    assert!(!error.message.contains("ce-none"), "{error}");
+    let error = spec(&changed(&[("disk", none)])).unwrap_err();
+    assert_eq!(error.code, ErrorCode::DiskNotFound, "{error}");
+}
+
 fn to_share(location: Value) -> String {
     changed(&[("outputStorageLocation", location)])
 }
