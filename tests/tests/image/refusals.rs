@@ -7,7 +7,7 @@ use serde_json::{Value, json};
 use crate::built::image;
 use crate::machine::{Plan, empty_disk};
 use crate::site::Site;
-use crate::work::{HOST, config, config_with, site};
+use crate::work::{HOST, config, config_with, site, with_patience};
 
 /// Gives a job that has to fail, and gives its error.
 fn refused(site: &Site, disk: Value) -> Result<Value> {
@@ -78,6 +78,35 @@ fn no_disk_two_disks_the_wrong_disk_and_the_own_disk_are_refused() -> Result<()>
         console.contains("power off: there was no job for 20 s (ce.idle)"),
         "{console}"
     );
+    Ok(())
+}
+
+#[test]
+fn a_disk_that_never_comes_is_told_after_the_wait_and_the_machine_switches_off() -> Result<()> {
+    let site = site()?;
+    empty_disk(&site.path("disks").join("other.raw"), 8 * MIB)?;
+    let mut machine = Plan::new(with_patience(&config(&site, "ce-1")?, 5)?)?
+        .parameters("ce.idle=20 ce.hold=1")
+        .drive("other", &site.path("disks").join("other.raw"))?
+        .device("virtio-blk-pci,drive=other,serial=other")
+        .start(image()?)?;
+    machine.until_said("the session stands")?;
+    machine.until_said("disk vda is attached")?;
+    let error = refused(&site, json!({"serial": "none"}))?;
+    let message = error["message"].as_str().unwrap_or_default();
+    let told = "waited 5 s for the disk: no disk has serial `none`; attached: vda (";
+    ensure!(
+        error["code"] == "DiskNotFound" && message.starts_with(told),
+        "{error:#}"
+    );
+    let console = machine.until_off()?;
+    for part in [
+        "waiting for the disk serial `none`",
+        told,
+        "power off: there was no job for 20 s (ce.idle)",
+    ] {
+        ensure!(console.contains(part), "no `{part}` in:\n{console}");
+    }
     Ok(())
 }
 

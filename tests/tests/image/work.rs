@@ -35,9 +35,16 @@ pub fn config_with(site: &Site, token: &str) -> Result<String> {
     let ca = fs::read_to_string(site.path("site/ca.pem"))?;
     Ok(format!(
         "connectors = ['{HOST}:{}']\ntoken = '{token}'\nca = '''\n{ca}'''\n\
-         [jobs]\nsmb_hosts = ['{HOST}']\n",
+         [jobs]\nsmb_hosts = ['{HOST}']\ndisk_wait = 0\n",
         site.agents.port()
     ))
+}
+
+/// A configuration whose jobs wait so many seconds for their disks.
+pub fn with_patience(config: &str, seconds: u32) -> Result<String> {
+    let (without, with) = ("disk_wait = 0", format!("disk_wait = {seconds}"));
+    ensure!(config.contains(without), "{config}");
+    Ok(config.replace(without, &with))
 }
 
 fn export(server: &Server, selector: Value, image: &str) -> Value {
@@ -177,6 +184,39 @@ fn every_controller_and_card_serves_and_a_disk_may_come_later() -> Result<()> {
         &fourth,
         "d",
     )?;
+    site.said(&["dismiss", "ce-1"])?;
+    machine.until_off()?;
+    Ok(())
+}
+
+#[test]
+fn a_job_may_be_given_before_its_disk_is_attached() -> Result<()> {
+    let server = Setup::default().start();
+    let site = site()?;
+    site.keep_credentials(&server)?;
+    let (first, second) = (site.disk("a.raw", 8 * MIB)?, site.disk("b.raw", 24 * MIB)?);
+    let mut machine = Plan::new(with_patience(&config(&site, "ce-1")?, 3600)?)?
+        .device("virtio-scsi-pci,id=scsi")
+        .start(image()?)?;
+    machine.until_said("the session stands")?;
+    let selector = json!({"serial": "came-later", "sizeBytes": 24 * MIB});
+    let job = site.submit(&export(&server, selector, "image"))?;
+    machine.until_said("waiting for the disk serial `came-later`")?;
+    site.wait(&job, |job| job["step"] == "waitForDisk")?;
+    let screen = machine.screen()?;
+    let row = format!("job         export {job}: waiting for the disk");
+    ensure!(screen.contains(&row), "no `{row}` in:\n{screen}");
+    // Another one is no reason to begin.
+    machine.attach("other", &first, "serial=another-one")?;
+    machine.until_said("disk sda is attached")?;
+    ensure!(site.show(&job)?["step"] == "waitForDisk");
+    machine.attach("late", &second, "serial=came-later")?;
+    let job = site.complete(&job)?;
+    let md5 = oracle::md5_of_file(&second)?;
+    ensure!(job["artifacts"]["md5Hash"] == md5, "{job:#}");
+    let image = server.folder().join("images/image.vhdx");
+    let comparison = oracle::qemu_compare((&second, Format::Raw), (&image, Format::Vhdx))?;
+    ensure!(comparison == Comparison::Identical, "{comparison:?}");
     site.said(&["dismiss", "ce-1"])?;
     machine.until_off()?;
     Ok(())
