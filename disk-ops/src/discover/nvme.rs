@@ -19,7 +19,8 @@ use rustix::ioctl::{Updater, ioctl, opcode};
 pub(super) struct Namespace([u8; 4096]);
 
 impl Namespace {
-    /// Reads that of the namespace with this number, on the disk behind `node`.
+    /// Reads that of the namespace with this number, on the disk behind `node`. Of one that the controller does
+    /// not know it is all zeros.
     ///
     /// # Errors
     ///
