@@ -18,11 +18,12 @@ fn refused(site: &Site, disk: Value) -> Result<Value> {
 }
 
 #[test]
-fn no_disk_two_disks_the_wrong_disk_and_the_own_disk_are_refused() -> Result<()> {
+fn no_disk_two_disks_the_wrong_disk_a_disc_and_the_own_disk_are_refused() -> Result<()> {
     let site = site()?;
     let at = |name: &str| site.path("disks").join(name);
     empty_disk(&at("a.raw"), 8 * MIB)?;
     empty_disk(&at("b.raw"), 8 * MIB)?;
+    empty_disk(&at("disc.iso"), 2 * MIB)?;
     let mut machine = Plan::new(config(&site, "ce-1")?)?
         .parameters("ce.idle=20 ce.hold=1")
         .drive("a", &at("a.raw"))?
@@ -32,9 +33,11 @@ fn no_disk_two_disks_the_wrong_disk_and_the_own_disk_are_refused() -> Result<()>
         .device("scsi-hd,bus=scsi.0,drive=a,serial=twin,lun=1")
         .device("scsi-hd,bus=scsi.0,drive=b,serial=twin,lun=2")
         .device("virtio-blk-pci,drive=own,serial=own")
+        .drive("disc", &at("disc.iso"))?
+        .device("scsi-cd,bus=scsi.0,drive=disc,lun=3")
         .start(image()?)?;
     machine.until_said("the session stands")?;
-    for disk in ["sda", "sdb", "vda"] {
+    for disk in ["sda", "sdb", "sr0", "vda"] {
         machine.until_said(&format!("disk {disk} is attached"))?;
     }
     for (disk, code, part) in [
@@ -62,6 +65,16 @@ fn no_disk_two_disks_the_wrong_disk_and_the_own_disk_are_refused() -> Result<()>
             json!({"path": "/dev/vda"}),
             "DiskIsOwn",
             "/dev/vda is on vda",
+        ),
+        (
+            json!({"deviceName": "sr0"}),
+            "DiskInvalid",
+            "deviceName `sr0` is a removable medium: sr0 (",
+        ),
+        (
+            json!({"path": "/dev/sr0"}),
+            "DiskInvalid",
+            "path `/dev/sr0` is a removable medium: sr0 (",
         ),
     ] {
         let error = refused(&site, disk.clone())?;
