@@ -1,15 +1,16 @@
 //! "I give a job before its disk is attached." The disk is a loop device, which only root can make; it comes
 //! with no size at first, as disks do.
 
+use std::fs;
 use std::path::Path;
 use std::thread::sleep;
 use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
-use ce_tests::agent::Invocation;
+use ce_tests::agent::{Invocation, ce_agent};
 use ce_tests::oracle;
 use ce_tests::pattern::MIB;
-use ce_tests::tool::{LOSETUP, text};
+use ce_tests::tool::{LOSETUP, MKE2FS, MOUNT, UMOUNT, text};
 use rustix::process::Signal;
 use serde_json::{Value, json};
 
@@ -30,10 +31,19 @@ impl Loop {
         Self(format!("loop{number}"))
     }
 
+    fn node(&self) -> String {
+        format!("/dev/{}", self.0)
+    }
+
     fn attach(&self, file: &Path) -> Result<()> {
-        let node = format!("/dev/{}", self.0);
+        self.attach_with(&[], file)
+    }
+
+    fn attach_with(&self, options: &[&str], file: &Path) -> Result<()> {
+        let node = self.node();
+        let arguments = options.iter().copied().chain([&*node, text(file)?]);
         LOSETUP
-            .run([node.as_str(), text(file)?])
+            .run(arguments)
             .context("loop devices need root and a kernel that has them")?;
         Ok(())
     }
@@ -42,7 +52,7 @@ impl Loop {
 impl Drop for Loop {
     fn drop(&mut self) {
         // One that was not attached can't be detached.
-        let _ = LOSETUP.run(["--detach", &format!("/dev/{}", self.0)]);
+        let _ = LOSETUP.run(["--detach", &self.node()]);
     }
 }
 
@@ -151,5 +161,76 @@ fn an_agent_that_is_killed_while_a_job_waits_takes_up_the_wait() -> Result<()> {
     let warnings = ended["warnings"].to_string();
     ensure!(warnings.contains("the agent was restarted"), "{ended:#}");
     agent.stop()?;
+    Ok(())
+}
+
+#[test]
+fn a_disk_that_cannot_serve_is_refused_at_once_though_others_would_be_waited_for() -> Result<()> {
+    let site = Site::new()?;
+    let agent = waiting(&site, 6000)?.start()?;
+    let (sealed, file) = (Loop::number(75), site.disk("sealed.raw", 8 * MIB)?);
+    sealed.attach_with(&["--read-only"], &file)?;
+    let (used, file) = (Loop::number(76), site.disk("used.raw", 16 * MIB)?);
+    MKE2FS.run(["-q", "-F", "-t", "ext4", text(&file)?])?;
+    used.attach(&file)?;
+    let point = site.path("mounted");
+    fs::create_dir(&point)?;
+    MOUNT.run([used.node().as_ref(), point.as_path()])?;
+    let by = |device: &Loop| json!({"deviceName": device.0});
+    let refusals = [
+        (
+            "convertToUefi",
+            by(&sealed),
+            "DiskWriteFailed",
+            "can't be written: loop75 (",
+        ),
+        ("inspect", by(&used), "DiskBusy", "in use: loop76 ("),
+        (
+            "inspect",
+            json!({"path": used.node()}),
+            "DiskBusy",
+            text(&point)?,
+        ),
+        (
+            "inspect",
+            json!({"deviceName": sealed.0, "sizeBytes": 9 * MIB}),
+            "DiskNotFound",
+            "disk.sizeBytes says 9437184 bytes (9.0 MiB); attached: ",
+        ),
+    ];
+    let told = refusals.map(|(operation, disk, code, part)| -> Result<()> {
+        let request = json!({"operation": operation, "disk": disk});
+        let ended = site.ended(&site.submit(&request)?)?;
+        let message = ended["error"]["message"].as_str().unwrap_or_default();
+        let is_told = ended["error"]["code"] == code && message.contains(part);
+        ensure!(is_told, "{request}: {ended:#}");
+        Ok(())
+    });
+    // Before anything is given up: nobody else unmounts it.
+    UMOUNT.run([point.as_path()])?;
+    told.into_iter().collect::<Result<()>>()?;
+    // To read one that can't be written is no harm.
+    let request = json!({"operation": "inspect", "disk": by(&sealed)});
+    site.complete(&site.submit(&request)?)?;
+    agent.stop()?;
+    Ok(())
+}
+
+#[test]
+fn a_local_run_waits_if_it_is_asked_to() -> Result<()> {
+    let site = Site::new()?;
+    let (device, disk) = (Loop::number(77), site.disk("disk.raw", 8 * MIB)?);
+    let request = site.write("request.json", &export(&site, &device).to_string())?;
+    let run = || ce_agent(["run", text(&request)?, "--json"]);
+    let (code, _) = run()?.expect_code(1)?.error()?;
+    ensure!(code == "DiskNotFound", "{code}");
+    let began = run()?.with(["--disk-wait", "600"]).start()?;
+    sleep(Duration::from_secs(3));
+    device.attach(&disk)?;
+    let ended = began.finish()?;
+    let waited = ended.events()?.into_iter();
+    let waited = waited.filter(|event| event["step"] == "waitForDisk");
+    ensure!(waited.count() >= 1, "{}", ended.stdout);
+    ensure!(ended.md5_hash()? == oracle::md5_of_file(&disk)?);
     Ok(())
 }
