@@ -13,6 +13,10 @@ use tonic::{Request, Status, Streaming};
 
 use crate::stage::Stage;
 
+/// How long the Connector may be silent before a test fails: a thousand handshakes take a while where
+/// other tests run beside them.
+const PATIENCE: Duration = Duration::from_secs(180);
+
 /// How an agent calls.
 pub struct Call {
     pub address: SocketAddr,
@@ -137,7 +141,7 @@ impl Agent {
 
     /// What the Connector says next.
     pub async fn next(&mut self) -> Result<connector_message::Body, Status> {
-        let next = timeout(Duration::from_secs(20), self.inbound.message()).await;
+        let next = timeout(PATIENCE, self.inbound.message()).await;
         match next.expect("the Connector says nothing")? {
             Some(message) => Ok(message.body.expect("a body")),
             None => Err(Status::ok("the session ended in peace")),
