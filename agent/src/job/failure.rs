@@ -9,6 +9,7 @@ use ce_disk::volume::{Blocker, MaskError, VolumeError};
 
 use ce_disk::scratch::ScratchFolderError;
 use ce_disk::transaction::{BeginError, CommitError, Outcome, ScratchError};
+use ce_disk::units::ByteCount;
 use ce_disk::volume::FatWriteError;
 use ce_disk::volume::ntfs::write::NtfsWriteError;
 use ce_platform::apply::ApplyError;
@@ -121,10 +122,7 @@ pub(super) fn scratch_failed(error: &ScratchFolderError) -> JobError {
 
 fn scratch_file_failed(error: &ScratchError) -> JobError {
     let (code, hint) = match error {
-        ScratchError::Full { .. } => (
-            ErrorCode::ScratchNoSpace,
-            "make room in the scratch folder, or take another one: --scratch",
-        ),
+        ScratchError::Full { .. } => (ErrorCode::ScratchNoSpace, MAKE_ROOM),
         _ => (
             ErrorCode::ScratchFailed,
             "check the scratch folder, its file system and whose it is",
@@ -243,10 +241,20 @@ pub(super) fn gpt_write_failed(error: &GptWriteError) -> JobError {
     }
 }
 
+/// What a job would keep in its scratch does not fit, and nothing has been written.
+pub(super) fn no_room_in_scratch(needed: ByteCount, room: ByteCount) -> JobError {
+    let message = format!(
+        "the changes have {needed:#}, and scratch has room for {room:#} of changes (half of what is free there: \
+         the journal needs as much again)"
+    );
+    JobError::new(ErrorCode::ScratchNoSpace, message).with_hint(MAKE_ROOM)
+}
+
 fn overlay_failed(error: &BlockError) -> JobError {
     match error {
-        BlockError::OverlayFull { .. } => JobError::from_chain(ErrorCode::ScratchNoSpace, error)
-            .with_hint("make room in the scratch folder, or take another one: --scratch"),
+        BlockError::OverlayFull { .. } => {
+            JobError::from_chain(ErrorCode::ScratchNoSpace, error).with_hint(MAKE_ROOM)
+        }
         BlockError::Scratch { .. } => JobError::from_chain(ErrorCode::ScratchFailed, error)
             .with_hint("check the scratch folder, its file system and whose it is"),
         error => read_failed(error),
@@ -323,3 +331,5 @@ pub(super) fn smb_failed(error: &SmbError) -> JobError {
 }
 
 const AS_IT_WAS: &str = "the disk is as it was";
+
+const MAKE_ROOM: &str = "make room in the scratch folder, or take another one: --scratch";

@@ -42,6 +42,16 @@ impl PreparedFiles {
     pub fn is_empty(&self) -> bool {
         self.windows.is_empty() && self.boot.is_empty()
     }
+
+    /// How many bytes all files have that get a new content, each in whole blocks of `block` bytes.
+    pub fn written_in_blocks(&self, block: u64) -> u64 {
+        let changes = self.windows.iter().chain(&self.boot);
+        let lengths = changes.map(|change| match &change.content {
+            Content::Deleted | Content::NeutralisedLog => 0,
+            Content::Written(bytes) => bytes.len() as u64,
+        });
+        lengths.map(|length| length.next_multiple_of(block)).sum()
+    }
 }
 
 /// What becomes of one file.

@@ -11,6 +11,7 @@ mod publish;
 #[expect(dead_code, reason = "other tests use the rest of it")]
 mod share;
 
+use std::ffi::OsString;
 use std::fs;
 use std::thread::sleep;
 use std::time::Instant;
@@ -21,7 +22,7 @@ use ce_tests::driver_package::{write_network_package, write_package};
 use ce_tests::guest::{Firmware, PhonyWindows};
 use ce_tests::oracle;
 use ce_tests::pattern::MIB;
-use ce_tests::tool::{QEMU_IMG, text};
+use ce_tests::tool::{QEMU_IMG, UNSHARE, text};
 use rustix::process::Signal;
 use serde_json::{Value, json};
 
@@ -65,6 +66,29 @@ fn a_disk_is_prepared_for_another_platform_once_and_for_good() -> Result<()> {
         let done = done.iter().filter(|change| change["outcome"] == "done");
         ensure!(done.count() == 0, "{pair}: {again}");
     }
+    Ok(())
+}
+
+#[test]
+fn scratch_that_is_too_small_is_told_before_anything_is_written() -> Result<()> {
+    let bench = Bench::of(Platform::Vsphere, Platform::Azure)?;
+    let before = bench.bytes()?;
+    fs::create_dir(bench.scratch())?;
+    let mut wrapper = vec![OsString::from(UNSHARE.path()?), "--mount".into()];
+    if !rustix::process::geteuid().is_root() {
+        wrapper.extend(["--user".into(), "--map-root-user".into()]);
+    }
+    let script = "mount -t tmpfs -o size=64k,mode=0700 small \"$0\" || exit 99; exec \"$@\"";
+    wrapper.extend(["sh".into(), "-c".into(), script.into()]);
+    wrapper.push(bench.scratch().into());
+    let run = bench.prepare(Platform::Azure)?.below(wrapper);
+    let job = run.expect_code(1)?.job()?;
+    let message = job["error"]["message"].as_str().unwrap_or_default();
+    ensure!(
+        job["error"]["code"] == "ScratchNoSpace" && message.starts_with("the changes have"),
+        "{job:#}"
+    );
+    ensure!(bench.bytes()? == before, "the disk was changed");
     Ok(())
 }
 

@@ -318,6 +318,7 @@ impl<'j> Desk<'j> {
         if !files.is_empty() {
             let cancel = self.watch.cancel.clone();
             self.timed(Phase::Write, |_| {
+                write::expect_room(overlay, &files)?;
                 write::write(overlay, &place, files, short_names, cancel)
             })?;
         }

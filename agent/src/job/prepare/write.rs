@@ -13,8 +13,28 @@ use ce_platform::apply::{Content, FileChange, PreparedFiles};
 use ce_regf::neutralise_log;
 
 use super::super::JobError;
-use super::super::failure::{fat_write_failed, ntfs_write_failed, volume_failed};
+use super::super::failure::{
+    fat_write_failed, no_room_in_scratch, ntfs_write_failed, volume_failed,
+};
 use super::guest::Place;
+
+/// Makes sure that the contents of `files` fit into the overlay. What file systems need beside them is
+/// little, and found out when it is written.
+///
+/// # Errors
+///
+/// `ScratchNoSpace`, with what is needed and what there is.
+pub(super) fn expect_room<D>(overlay: &Overlay<D>, files: &PreparedFiles) -> Result<(), JobError>
+where
+    D: BlockRead,
+{
+    let needed = ByteCount(files.written_in_blocks(OVERLAY_BLOCK));
+    let room = ByteCount(overlay.limit().0.saturating_sub(overlay.changed().0));
+    match needed <= room {
+        true => Ok(()),
+        false => Err(no_room_in_scratch(needed, room)),
+    }
+}
 
 /// Writes `files`.
 pub(super) fn write<D: BlockRead>(
@@ -116,3 +136,6 @@ fn neutralised(
 
 /// Logs are smaller than their hives.
 const LARGEST_LOG: ByteCount = ByteCount::mib(512);
+
+/// What an overlay keeps is kept in blocks of this many bytes.
+const OVERLAY_BLOCK: u64 = 4096;
