@@ -16,12 +16,13 @@ use tempfile::TempDir;
 
 /// A machine to be.
 pub struct Plan {
-    /// The agent's configuration, in TOML.
-    pub config: String,
+    /// The agent's configuration, in TOML, that is put into the image.
+    pub config: Option<String>,
     /// What is added to the kernel's command line.
     pub parameters: String,
     devices: Vec<String>,
-    network: Option<String>,
+    card: Option<String>,
+    network: String,
     folder: TempDir,
 }
 
@@ -37,18 +38,38 @@ pub struct Machine {
 impl Plan {
     /// A machine with a network card and without disks.
     pub fn new(config: String) -> Result<Self> {
+        let mut plan = Self::unconfigured()?;
+        plan.config = Some(config);
+        Ok(plan)
+    }
+
+    /// The same, whose image is as it is shipped: it has to find its configuration elsewhere.
+    pub fn unconfigured() -> Result<Self> {
         Ok(Self {
-            config,
+            config: None,
             parameters: "ce.idle=600 ce.hold=1".into(),
             devices: Vec::new(),
-            network: Some("virtio-net-pci".into()),
+            card: Some("virtio-net-pci".into()),
+            network: "user,id=network".into(),
             folder: tempfile::tempdir()?,
         })
     }
 
     /// With another network card, or none.
-    pub fn network(mut self, card: Option<&str>) -> Self {
-        self.network = card.map(str::to_owned);
+    pub fn card(mut self, card: Option<&str>) -> Self {
+        self.card = card.map(str::to_owned);
+        self
+    }
+
+    /// With another network behind the card, in qemu's words for its user network.
+    pub fn network(mut self, words: &str) -> Self {
+        self.network = format!("user,id=network,{words}");
+        self
+    }
+
+    /// With firmware that says this of the machine, in qemu's words.
+    pub fn firmware(mut self, words: &str) -> Self {
+        self.devices.extend(["-smbios".into(), words.into()]);
         self
     }
 
@@ -133,8 +154,8 @@ impl Plan {
             &format!("unix:{},server=on,wait=off", text(&monitor)?),
         ])
         .args(words);
-        if let Some(card) = &self.network {
-            qemu.args(["-netdev", "user,id=network", "-device"])
+        if let Some(card) = &self.card {
+            qemu.args(["-netdev", &self.network, "-device"])
                 .arg(format!("{card},netdev=network"));
         }
         qemu.args(&self.devices);
@@ -149,13 +170,16 @@ impl Plan {
         })
     }
 
-    /// The image's memory disk, with the configuration behind it in an archive of its own, which the
+    /// The image's memory disk, with the configuration, if there is one, behind it in an archive of its own, which the
     /// kernel unpacks over the first.
     fn initrd(&self, image: &Path) -> Result<PathBuf> {
+        let Some(content) = &self.config else {
+            return Ok(image.join("initrd"));
+        };
         let root = self.folder.path().join("root");
         let config = root.join("etc/ce-agent/config.toml");
         fs::create_dir_all(config.parent().context("no folder")?)?;
-        fs::write(&config, &self.config)?;
+        fs::write(&config, content)?;
         fs::set_permissions(&config, fs::Permissions::from_mode(0o600))?;
         let mut pack = CPIO.command()?;
         pack.args(["--create", "--format=newc", "--owner=+0:+0", "--quiet"])

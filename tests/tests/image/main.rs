@@ -18,6 +18,8 @@ mod share;
 mod site;
 
 mod built;
+mod cloud;
+mod configuration;
 #[expect(dead_code, reason = "the rest serves the tests of the formats")]
 mod machine;
 mod refusals;

@@ -127,7 +127,7 @@ fn a_disk_that_never_comes_is_told_after_the_wait_and_the_machine_switches_off()
 fn a_machine_without_a_network_says_so_and_switches_off() -> Result<()> {
     let site = site()?;
     let mut machine = Plan::new(config(&site, "ce-1")?)?
-        .network(None)
+        .card(None)
         .parameters("ce.idle=40 ce.hold=1")
         .start(image()?)?;
     let console = machine.until_off()?;

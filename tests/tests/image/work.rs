@@ -32,10 +32,15 @@ pub fn config(site: &Site, agent: &str) -> Result<String> {
 
 /// The same with a token that there is already.
 pub fn config_with(site: &Site, token: &str) -> Result<String> {
+    config_for(site, HOST, token)
+}
+
+/// The same for a machine that finds the host under another address.
+pub fn config_for(site: &Site, host: &str, token: &str) -> Result<String> {
     let ca = fs::read_to_string(site.path("site/ca.pem"))?;
     Ok(format!(
-        "connectors = ['{HOST}:{}']\ntoken = '{token}'\nca = '''\n{ca}'''\n\
-         [jobs]\nsmb_hosts = ['{HOST}']\ndisk_wait = 0\n",
+        "connectors = ['{host}:{}']\ntoken = '{token}'\nca = '''\n{ca}'''\n\
+         [jobs]\nsmb_hosts = ['{host}']\ndisk_wait = 0\n",
         site.agents.port()
     ))
 }
@@ -143,7 +148,7 @@ fn every_controller_and_card_serves_and_a_disk_may_come_later() -> Result<()> {
     let (first, second) = (site.disk("a.raw", 8 * MIB)?, site.disk("b.raw", 9 * MIB)?);
     let (third, fourth) = (site.disk("c.raw", 10 * MIB)?, site.disk("d.raw", 11 * MIB)?);
     let mut machine = Plan::new(config(&site, "ce-1")?)?
-        .network(Some("vmxnet3"))
+        .card(Some("vmxnet3"))
         .drive("a", &first)?
         .drive("b", &second)?
         .drive("c", &third)?
