@@ -99,7 +99,7 @@ impl Contender {
 }
 
 /// Runs all at once; memory and processor time add up.
-fn run_together(calls: Vec<Invocation>) -> Result<Cost> {
+pub fn run_together(calls: Vec<Invocation>) -> Result<Cost> {
     let runs: Vec<_> = calls
         .into_iter()
         .map(|call| thread::spawn(move || call.time_limit(TIME_LIMIT).expect_code(0)))

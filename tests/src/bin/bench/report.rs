@@ -95,6 +95,9 @@ impl Report {
                     (|round| round.agent) as fn(&ShareRound) -> Cost,
                 ),
                 ("smbclient put", |round| round.smbclient),
+                ("smbclient put beside md5sum", |round| {
+                    round.smbclient_beside_md5
+                }),
             ] {
                 let costs: Vec<Cost> = rounds.iter().map(cost).collect();
                 let wall = costs.iter().map(|cost| cost.wall.as_secs_f64()).collect();
@@ -477,4 +480,4 @@ the page cache before each run, the rest of the page cache was filled with a fil
 disk (fsync). \"Direct\" is `qemu-img convert -T none -t none -W -m 16`, which bypasses the page cache on both sides; \
 \"default\" has no such flags. With a hash, the limit is the largest of the three limits below the \
 line; without one, of reading and writing. Memory of things that run at the same time is added up. \
-For a share, the limit is the larger of MD5 and what `smbclient put` takes for the same image.";
+For a share, the limit is the larger of MD5 and what `smbclient put` takes for the same image; \"beside md5sum\" is that while `md5sum` reads the disk.";

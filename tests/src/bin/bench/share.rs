@@ -18,11 +18,12 @@ use std::time::{Duration, Instant};
 use anyhow::{Result, anyhow, ensure};
 use ce_tests::agent::{Cost, Invocation, ce_agent, drop_from_page_cache};
 use ce_tests::disk::Disk;
-use ce_tests::tool::{SMBCLIENT, text};
+use ce_tests::tool::{MD5SUM, SMBCLIENT, text};
 use serde_json::json;
 
 use server::{PASSWORD, Server, Setup};
 
+use crate::contenders::run_together;
 use crate::memory;
 
 /// One round with one kind of protection.
@@ -32,6 +33,8 @@ pub struct ShareRound {
     pub agent: Cost,
     /// `smbclient put` of the image that such an export writes.
     pub smbclient: Cost,
+    /// The same again while `md5sum` reads the disk: what an export does, without making the image.
+    pub smbclient_beside_md5: Cost,
     /// The same image through a TCP connection of the loopback, into a file.
     pub loopback: Duration,
     /// MD5 of all bytes of the disk on one core.
@@ -106,6 +109,40 @@ impl Share {
 
         drop_from_page_cache(image)?;
         memory::fill(&self.folder)?;
+        let smbclient = self
+            .smbclient(image)?
+            .time_limit(TIME_LIMIT)
+            .expect_code(0)?
+            .cost;
+        self.take_back("smbclient.vhdx", image)?;
+
+        drop_from_page_cache(image)?;
+        drop_from_page_cache(&disk.path)?;
+        memory::fill(&self.folder)?;
+        let md5sum = Invocation::new(MD5SUM.path()?, [text(&disk.path)?]);
+        let started = Instant::now();
+        let both = run_together(vec![self.smbclient(image)?, md5sum])?;
+        let smbclient_beside_md5 = Cost {
+            wall: started.elapsed(),
+            ..both
+        };
+        self.take_back("smbclient.vhdx", image)?;
+
+        drop_from_page_cache(image)?;
+        memory::fill(&self.folder)?;
+        let loopback = copy_over_loopback(image, &self.server.folder().join("loopback"))?;
+        self.take_back("loopback", image)?;
+        Ok(ShareRound {
+            agent,
+            smbclient,
+            smbclient_beside_md5,
+            loopback,
+            md5: Duration::from_secs_f64(disk.size as f64 / md5_rate),
+        })
+    }
+
+    /// `smbclient` that puts `image` there.
+    fn smbclient(&self, image: &Path) -> Result<Invocation> {
         let put = format!("put {} smbclient.vhdx", text(image)?);
         let port = self.server.port().to_string();
         let user = format!("{}%{PASSWORD}", self.server.user());
@@ -120,23 +157,8 @@ impl Share {
             "-c",
             &put,
         ];
-        let smbclient = Invocation::new(SMBCLIENT.path()?, arguments)
-            .with(self.smbclient_options)
-            .time_limit(TIME_LIMIT)
-            .expect_code(0)?
-            .cost;
-        self.take_back("smbclient.vhdx", image)?;
-
-        drop_from_page_cache(image)?;
-        memory::fill(&self.folder)?;
-        let loopback = copy_over_loopback(image, &self.server.folder().join("loopback"))?;
-        self.take_back("loopback", image)?;
-        Ok(ShareRound {
-            agent,
-            smbclient,
-            loopback,
-            md5: Duration::from_secs_f64(disk.size as f64 / md5_rate),
-        })
+        let call = Invocation::new(SMBCLIENT.path()?, arguments);
+        Ok(call.with(self.smbclient_options))
     }
 
     /// Removes what was written, once it is on the disk and as long as the image.
