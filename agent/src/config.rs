@@ -9,6 +9,7 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 use std::{env, fs};
 
+use ce_disk::discover::DiskSelector;
 use secrecy::{ExposeSecret, SecretString};
 use serde::Deserialize;
 use tokio_rustls::rustls::RootCertStore;
@@ -37,8 +38,10 @@ pub(crate) struct Config {
     pub agent_id: String,
     /// Where jobs and results are kept.
     pub state: PathBuf,
-    /// Where a prepare keeps what is not on the disk yet.
-    pub scratch: PathBuf,
+    /// Where a prepare keeps what is not on the disk yet; why there is no such place, once that is known.
+    pub scratch: Result<PathBuf, JobError>,
+    /// The disk that is made this place, if there is one.
+    pub scratch_disk: Option<DiskSelector>,
     /// Which records are logged, in the words of `tracing_subscriber::EnvFilter`.
     pub log: String,
     /// What is run when the Connector asks for the machine to be switched off.
@@ -87,6 +90,7 @@ struct Layer {
     state: Option<PathBuf>,
     /// Where prepare keeps what it has not committed; the state folder if absent.
     scratch: Option<PathBuf>,
+    scratch_disk: Option<ScratchDisk>,
     log: Option<String>,
     power_off_command: Option<Vec<String>>,
     #[serde(default)]
@@ -104,6 +108,32 @@ struct Jobs {
     disk_folders: Vec<PathBuf>,
     /// In seconds.
     disk_wait: Option<u32>,
+}
+
+/// How a disk is named, as in a job.
+#[derive(Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct ScratchDisk {
+    lun: Option<u64>,
+    serial: Option<String>,
+    wwid: Option<String>,
+    hctl: Option<String>,
+    device_name: Option<String>,
+}
+
+impl ScratchDisk {
+    /// The selector, if there is exactly one.
+    fn selector(self) -> Option<DiskSelector> {
+        let given = [
+            self.lun.map(DiskSelector::Lun),
+            self.serial.map(DiskSelector::Serial),
+            self.wwid.map(DiskSelector::Wwid),
+            self.hctl.map(DiskSelector::Hctl),
+            self.device_name.map(DiskSelector::DeviceName),
+        ];
+        let mut given = given.into_iter().flatten();
+        given.next().filter(|_| given.next().is_none())
+    }
 }
 
 impl Config {
@@ -300,6 +330,18 @@ impl Layer {
             let what = "missing; only root has a default. Say $CE_STATE_DIR or --state-dir";
             problem("state", what.into());
         }
+        if self.scratch.is_some() && self.scratch_disk.is_some() {
+            problem(
+                "scratch",
+                "there is a scratch_disk as well; say one of them".into(),
+            );
+        }
+        let names_a_disk = self.scratch_disk.is_some();
+        let scratch_disk = self.scratch_disk.and_then(ScratchDisk::selector);
+        if names_a_disk && scratch_disk.is_none() {
+            let what = "say exactly one of lun, serial, wwid, hctl, device_name";
+            problem("scratch_disk", what.into());
+        }
         let log = self.log.unwrap_or_else(|| "info".into());
         if let Err(error) = log.parse::<tracing_subscriber::EnvFilter>() {
             problem("log", error.to_string());
@@ -312,7 +354,8 @@ impl Layer {
                 token,
                 client_certificate,
                 agent_id,
-                scratch: self.scratch.unwrap_or_else(|| state.clone()),
+                scratch: Ok(self.scratch.unwrap_or_else(|| state.clone())),
+                scratch_disk,
                 state,
                 log,
                 power_off_command: self.power_off_command.unwrap_or_default(),
@@ -514,6 +557,32 @@ mod tests {
         let config = Config::build(Some(&full()), variables, options).unwrap();
         assert_eq!(config.connectors[0].to_string(), "e:5");
         assert_eq!(config.log, "trace");
+    }
+
+    #[test]
+    fn a_scratch_disk_is_named_once_and_beside_no_folder() {
+        let with = |more: &str| {
+            let text = format!("connectors = ['a']\nca = '''{}'''\n{more}", ca());
+            build(&file(&text), &[("CE_STATE_DIR", "/s")])
+        };
+        let disk = with("[scratch_disk]\nlun = 3\n").unwrap().scratch_disk;
+        assert_eq!(disk, Some(DiskSelector::Lun(3)));
+        assert_eq!(with("").unwrap().scratch_disk, None);
+        for (more, part) in [
+            ("[scratch_disk]\n", "exactly one of"),
+            ("[scratch_disk]\nlun = 3\nserial = 'x'\n", "exactly one of"),
+            (
+                "scratch = '/x'\n[scratch_disk]\nlun = 3\n",
+                "say one of them",
+            ),
+            (
+                "[scratch_disk]\npath = '/dev/sdb'\n",
+                "unknown field `path`",
+            ),
+        ] {
+            let error = with(more).unwrap_err().to_string();
+            assert!(error.contains(part), "{more}: {error}");
+        }
     }
 
     #[test]

@@ -11,6 +11,7 @@
 set -euo pipefail
 here=$(cd "$(dirname "$0")" && pwd)
 agent="" init="" out="" config="" level=19
+MKE2FS=/usr/sbin/mke2fs
 command_line="console=ttyS0,115200 console=tty0 loglevel=4 panic=30"
 
 main() {
@@ -18,7 +19,7 @@ main() {
     cd "$here/../.."
     . packaging/image/lib.sh
     PATH=$PATH:/usr/sbin:/sbin
-    need cpio depmod dpkg-deb dpkg-query ldd mcopy mkfs.vfat objcopy objdump sgdisk strip xz zstd
+    need cpio depmod dpkg-deb dpkg-query ldd mcopy mke2fs mkfs.vfat objcopy objdump sgdisk strip xz zstd
     export SOURCE_DATE_EPOCH TZ=UTC LC_ALL=C
     SOURCE_DATE_EPOCH=$(build_time)
     umask 022
@@ -90,6 +91,8 @@ stage_system() {
     mkdir -p "$root"/var/{cache,lib,log}/samba
     ln -s usr/bin usr/lib usr/lib64 usr/sbin "$root/"
     ln -s ../run "$root/var/run"
+    # Names under which the kernel runs it.
+    ln -s /init "$root/usr/sbin/modprobe"
     ln -s /init "$root/usr/sbin/poweroff"
     ln -s /init "$root/usr/sbin/reboot"
     echo "$SOURCE_DATE_EPOCH" >"$root/etc/ce-init/built"
@@ -102,16 +105,18 @@ stage_system() {
     if [ -n "$config" ]; then install -m 600 "$config" "$root/etc/ce-agent/config.toml"; fi
 }
 
-# The two programs, and the libraries that they are linked with, from this machine.
+# The two programs and the one that makes a file system on a scratch disk, and the libraries that they are
+# linked with, from this machine.
 stage_programs() {
     strip --strip-all -o "$root/init" "$init"
     strip --strip-all -o "$root/usr/bin/ce-agent" "$agent"
     chmod 755 "$root/init" "$root/usr/bin/ce-agent"
+    install -m 755 "$MKE2FS" "$root$MKE2FS"
     local library target
-    ldd "$agent" "$init" | awk '$2 == "=>" { print $3 } $1 ~ /^\// && $1 !~ /:$/ { print $1 }' | sort -u |
+    ldd "$agent" "$init" "$MKE2FS" | awk '$2 == "=>" { print $3 } $1 ~ /^\// && $1 !~ /:$/ { print $1 }' | sort -u |
         grep '^/' >"$work/libraries"
-    if ldd "$agent" "$init" | grep -q 'not found'; then
-        ldd "$agent" "$init" | grep 'not found' >&2
+    if ldd "$agent" "$init" "$MKE2FS" | grep -q 'not found'; then
+        ldd "$agent" "$init" "$MKE2FS" | grep 'not found' >&2
         fail "libraries of the programs are missing"
     fi
     while read -r library; do
@@ -226,12 +231,12 @@ list_packages() {
         for package in "$(kernel_package)" "$STUB_PACKAGE"; do
             dpkg-deb --show --showformat "$fields" "$(package_file "$package")"
         done
-        while read -r library; do
+        { echo "$MKE2FS" && cat "$work/libraries"; } | while read -r library; do
             # dpkg knows a file by the name that it was installed with, which may be without /usr.
             dpkg-query --search "$(realpath "$library")" 2>/dev/null ||
                 dpkg-query --search "$(realpath "$library" | sed 's|^/usr||')" ||
                 fail "$library is of no package"
-        done <"$work/libraries" | sed 's/: .*//' | sort -u |
+        done | sed 's/: .*//' | sort -u |
             xargs dpkg-query --show --showformat "$fields"
     } | sort -u >"$work/packages.tsv"
 }

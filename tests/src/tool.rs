@@ -74,6 +74,10 @@ pub const LOSETUP: Tool = Tool::new("losetup", "mount");
 pub const MOUNT: Tool = Tool::new("mount", "mount");
 /// `umount`.
 pub const UMOUNT: Tool = Tool::new("umount", "mount");
+/// `dumpe2fs`.
+pub const DUMPE2FS: Tool = Tool::new("dumpe2fs", "e2fsprogs");
+/// `e2fsck`.
+pub const E2FSCK: Tool = Tool::new("e2fsck", "e2fsprogs");
 /// `genisoimage`.
 pub const GENISOIMAGE: Tool = Tool::new("genisoimage", "genisoimage");
 /// `xorriso`.

@@ -21,17 +21,18 @@ use tracing_subscriber::EnvFilter;
 use crate::bootstrap::{self, Discovery, UsedToken};
 use crate::cli::DaemonArgs;
 use crate::config::{Config, Options};
-use crate::job::guard_secrets;
+use crate::job::{ErrorCode, JobError, guard_secrets};
 use crate::session::machine::Exit;
 use crate::{recover, service, telemetry};
 
 mod confine;
 mod engine;
 mod offer;
+mod scratch_disk;
 
 /// Runs until it is told to stop; returns the exit code.
 pub(crate) fn run(args: &DaemonArgs) -> u8 {
-    let (config, used_token, notes) = match configured(args) {
+    let (mut config, used_token, notes) = match configured(args) {
         Ok(configured) => configured,
         Err(problem) => {
             // There is no log yet.
@@ -44,6 +45,7 @@ pub(crate) fn run(args: &DaemonArgs) -> u8 {
         .log
         .parse()
         .unwrap_or_else(|_| EnvFilter::new("info"));
+    let scratch = config.scratch_disk.as_ref().map(scratch_disk::attach);
     // With the configuration in hand, which a platform may keep behind a call that is given up; before
     // there is a second thread.
     let confined = confine::confine();
@@ -71,7 +73,22 @@ pub(crate) fn run(args: &DaemonArgs) -> u8 {
             return FAILED;
         }
     };
-    let unfinished = recover::finish_begun(&config.scratch);
+    match scratch {
+        None => {}
+        Some(Ok(folder)) => {
+            info!("scratch is on a disk of its own, in {}", folder.display());
+            config.scratch = Ok(folder);
+        }
+        Some(Err(problem)) => {
+            let problem = JobError::from_chain(ErrorCode::ScratchFailed, &problem);
+            error!("jobs that change disks are refused; scratch_disk: {problem}");
+            config.scratch = Err(problem);
+        }
+    }
+    let unfinished = match &config.scratch {
+        Ok(folder) => recover::finish_begun(folder),
+        Err(_) => Vec::new(),
+    };
     let power_off = config.power_off_command.clone();
     let ended = runtime.block_on(engine::run(config, used_token, logs, unfinished));
     service::stopping();

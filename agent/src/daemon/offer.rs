@@ -77,7 +77,7 @@ pub(super) fn check(
         // with; one that ends by itself leaves nothing.
         resume: true,
         keep_partial: false,
-        scratch: Some(config.scratch.clone()),
+        scratch: config.scratch.as_ref().ok().cloned(),
         reach: Reach::Remote(config.reach.clone()),
         access: ShareAccess {
             credentials,
@@ -96,6 +96,10 @@ pub(super) fn check(
         error: refused.error,
         problems: refused.problems,
     })?;
+    if let (Err(problem), true) = (&config.scratch, spec.work.changes_disk()) {
+        let message = format!("the agent's scratch_disk: {}", problem.message);
+        return Err(Refusal::new(RefusalReason::Invalid, problem.code, message));
+    }
     id.clone_into(&mut spec.id);
     Ok(spec)
 }

@@ -126,6 +126,18 @@ pub enum Work {
 }
 
 impl Work {
+    /// Whether the disk is another one afterwards.
+    pub(crate) fn changes_disk(&self) -> bool {
+        match self {
+            Self::ConvertToUefi(_) | Self::Prepare(_) | Self::PrepareAndPublish(_) => true,
+            Self::Diagnostics(_)
+            | Self::Export(_)
+            | Self::Hash
+            | Self::Inspect
+            | Self::Publish(_) => false,
+        }
+    }
+
     /// The operation's name in requests and results.
     pub fn operation(&self) -> &'static str {
         match self {

@@ -1,4 +1,5 @@
-//! The file systems that programs expect, all of them in memory. Nothing of a disk is mounted, ever.
+//! The file systems that programs expect, all of them in memory. Nothing of a disk is mounted here; a scratch
+//! disk, if one is configured, is mounted by the agent.
 
 use std::ffi::CString;
 use std::fs;
@@ -57,6 +58,17 @@ pub fn mount_all() -> Result<(), MountError> {
     Ok(())
 }
 
+/// Where file systems of disks are mounted, by whomever.
+pub fn on_disks() -> Vec<String> {
+    on_disks_in(&fs::read_to_string("/proc/mounts").unwrap_or_default())
+}
+
+fn on_disks_in(mounts: &str) -> Vec<String> {
+    let of_disk = mounts.lines().filter(|line| line.starts_with("/dev/"));
+    let points = of_disk.filter_map(|line| line.split(' ').nth(1));
+    points.map(str::to_owned).collect()
+}
+
 fn is_mounted(mounts: &str, target: &str) -> bool {
     mounts
         .lines()
@@ -104,6 +116,13 @@ mod tests {
         assert!(is_mounted(mounts, "/dev"));
         assert!(!is_mounted(mounts, "/dev/shm"));
         assert!(!is_mounted("", "/proc"));
+    }
+
+    #[test]
+    fn what_is_on_a_disk_is_told_by_its_device() {
+        let mounts = "proc /proc proc rw 0 0\n/dev/sdb /run/ce-agent/scratch ext4 rw 0 0\n";
+        assert_eq!(on_disks_in(mounts), ["/run/ce-agent/scratch"]);
+        assert!(on_disks_in("").is_empty());
     }
 
     #[test]

@@ -519,7 +519,7 @@ fn start_modules(tell: UnboundedSender<Message>) -> std::io::Result<mpsc::Sender
         .into_owned();
     let (sender, receiver) = mpsc::channel();
     let serve = move || {
-        let mut modules = match Modules::read(&Path::new("/lib/modules").join(release)) {
+        let mut modules = match Modules::read(&modules::folder_of(&release)) {
             Ok(modules) => modules,
             Err(error) => {
                 let _ = tell.send(Message::ModuleFailed(error));

@@ -15,7 +15,11 @@
 //! It does nothing to disks and knows nothing of jobs: what the agent does is told by the agent, with
 //! the protocol of sd_notify(3). There is no shell, no login and no way in. Everything ends in power
 //! off: also a panic, and a machine that hangs is reset by its watchdog.
+//!
+//! Under other names it is what the kernel runs: `modprobe` when it wants a module (for a file system, say),
+//! `poweroff` and `reboot`.
 
+use std::ffi::{OsStr, OsString};
 use std::process::ExitCode;
 
 use rustix::process::{Pid, Signal, getpid, kill_process};
@@ -42,23 +46,47 @@ fn main() -> ExitCode {
         let ending = machine::run();
         power::off(&ending);
     }
-    // The kernel runs /sbin/poweroff when the hypervisor asks for it (orderly_poweroff), and so may
-    // the agent.
-    let name = std::env::args_os().next().unwrap_or_default();
-    let is_power_off = std::path::Path::new(&name)
+    let mut arguments = std::env::args_os();
+    let name = arguments.next().unwrap_or_default();
+    match std::path::Path::new(&name)
         .file_name()
-        .is_some_and(|name| name == "poweroff" || name == "reboot");
-    if !is_power_off {
-        eprintln!(
-            "error: ce-init is process 1 of the image of the Compositing Engine, and runs as nothing else"
-        );
-        return ExitCode::from(2);
+        .and_then(OsStr::to_str)
+    {
+        // When the hypervisor asks for it (orderly_poweroff of the kernel); and so may the agent.
+        Some("poweroff" | "reboot") => ask_process_1(),
+        Some("modprobe") => load_modules(arguments),
+        _ => {
+            eprintln!(
+                "error: ce-init is process 1 of the image of the Compositing Engine, and runs as nothing else"
+            );
+            ExitCode::from(2)
+        }
     }
+}
+
+fn ask_process_1() -> ExitCode {
     match kill_process(Pid::INIT, Signal::TERM) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
             eprintln!("error: process 1 can't be told: {error}");
             ExitCode::FAILURE
         }
+    }
+}
+
+/// The kernel's words are `modprobe -q -- NAME`, and the name may be one that modules call themselves by
+/// (`fs-ext4`). It asks for much that is not there, and takes no for an answer.
+fn load_modules(arguments: impl Iterator<Item = OsString>) -> ExitCode {
+    let release = rustix::system::uname()
+        .release()
+        .to_string_lossy()
+        .into_owned();
+    let names = arguments.filter_map(|argument| argument.into_string().ok());
+    let names: Vec<_> = names.filter(|name| !name.starts_with('-')).collect();
+    let loaded = modules::Modules::read(&modules::folder_of(&release))
+        .and_then(|mut modules| names.iter().try_for_each(|name| modules.load_as(name)));
+    match loaded {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(_) => ExitCode::FAILURE,
     }
 }

@@ -1,18 +1,26 @@
-//! The end: all processes are told, caches are written, the machine is switched off.
+//! The end: all processes are told, disks are let go, the machine is switched off.
 
 use std::thread::sleep;
 use std::time::{Duration, Instant};
 
+use rustix::mount::{UnmountFlags, unmount};
 use rustix::process::{Pid, Signal, WaitOptions, kill_process, wait};
 use rustix::system::{RebootCommand, reboot};
 
 use crate::console;
+use crate::filesystems;
 use crate::supervisor::Ending;
 
 /// Switches the machine off, whatever happens.
 pub fn off(ending: &Ending) -> ! {
     console::last_words(&format!("power off: {ending}"));
     end_processes();
+    for point in filesystems::on_disks() {
+        // It was written to the disk before, and would be replayed.
+        if let Err(error) = unmount(&*point, UnmountFlags::empty()) {
+            console::last_words(&format!("{point} can't be unmounted: {error}"));
+        }
+    }
     switch_off()
 }
 

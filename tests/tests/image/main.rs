@@ -23,4 +23,5 @@ mod configuration;
 #[expect(dead_code, reason = "the rest serves the tests of the formats")]
 mod machine;
 mod refusals;
+mod scratch;
 mod work;

@@ -82,6 +82,19 @@ impl Modules {
         loaded.filter_map(Result::err).collect()
     }
 
+    /// Loads what answers to a name: its own, or one that modules say they have besides.
+    ///
+    /// # Errors
+    ///
+    /// Nothing answers to it, or the kernel does not take it.
+    pub fn load_as(&mut self, name: &str) -> Result<(), ModuleError> {
+        let names = self.table.names_for(name);
+        if names.is_empty() {
+            return self.load(name, "");
+        }
+        names.iter().try_for_each(|name| self.load(name, ""))
+    }
+
     /// Loads a module by its name, and before it what it needs.
     ///
     /// # Errors
@@ -115,6 +128,11 @@ impl Modules {
             Err(source) => Err(ModuleError::Refused { path, source }),
         }
     }
+}
+
+/// Where the modules of this release of the kernel are.
+pub fn folder_of(release: &str) -> PathBuf {
+    Path::new("/lib/modules").join(release)
 }
 
 /// What the devices that are there ask for: every `modalias` below `devices`, which is `/sys/devices`.
@@ -176,5 +194,22 @@ mod tests {
         assert_eq!(errors[0].to_string(), "there is no module gone");
         let error = modules.load("a", "").unwrap_err().to_string();
         assert!(error.contains("kernel/a.ko: No such file"), "{error}");
+    }
+
+    #[test]
+    fn a_module_answers_to_its_own_name_and_to_its_others() {
+        let root = tempfile::tempdir().unwrap();
+        let aliases = "alias fs-ext3 ext4\nalias fs-ext4 ext4\n";
+        fs::write(root.path().join("modules.alias"), aliases).unwrap();
+        let needs = "kernel/ext4.ko: kernel/jbd2.ko\nkernel/jbd2.ko:\n";
+        fs::write(root.path().join("modules.dep"), needs).unwrap();
+        let mut modules = Modules::read(root.path()).unwrap();
+        for name in ["ext4", "fs-ext3", "fs-ext4"] {
+            let error = modules.load_as(name).unwrap_err().to_string();
+            assert!(error.contains("kernel/jbd2.ko"), "{error}");
+            modules.settled.clear();
+        }
+        let error = modules.load_as("fs-xfs").unwrap_err().to_string();
+        assert_eq!(error, "there is no module fs-xfs");
     }
 }
