@@ -35,16 +35,20 @@ check_tests() {
             CE_INIT=$PWD/target/debug/ce-init cargo test --quiet --workspace --all-targets --no-fail-fast --locked
 }
 
-# Block devices can only be made by root, on a kernel that has loop devices.
+# Block devices and network cards can only be made by root, on a kernel that has both kinds.
 check_devices() {
-    if [ "$(id -u)" != 0 ] || [ ! -e /dev/loop-control ]; then
-        echo "no block device can be made here: run this as root, where there is /dev/loop-control"
+    if [ "$(id -u)" != 0 ] || [ ! -e /dev/loop-control ] || [ ! -e /dev/net/tun ]; then
+        echo "no device can be made here: run this as root, where there are /dev/loop-control and /dev/net/tun"
         return 0
     fi
     # Of the whole workspace, so that nothing is built again for fewer features.
+    test_devices --test attach --test device && test_devices --test image addresses
+}
+
+test_devices() {
     CE_AGENT=$PWD/target/debug/ce-agent CE_REFERENCE_CONNECTOR=$PWD/target/debug/ce-connector \
-        cargo test --quiet --locked --workspace --features ce-tests/device \
-        --test attach --test device
+        CE_INIT=$PWD/target/debug/ce-init \
+        cargo test --quiet --locked --workspace --features ce-tests/device "$@"
 }
 
 # Boots a Debian; what it is made of comes by network, once. Not part of all.

@@ -30,6 +30,7 @@ test | bzip2           | bunzip2
 test | binutils        | objcopy
 test | chromium        | chromium
 test | cpio            | cpio
+test | dnsmasq-base    | dnsmasq
 test | e2fsprogs       | mke2fs
 test | fdisk           | sfdisk
 test | g++             | c++

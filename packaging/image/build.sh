@@ -9,6 +9,8 @@
 #
 # --config puts a configuration of the agent into the image; --level is zstd's.
 set -euo pipefail
+# What fails within $( ) fails.
+shopt -s inherit_errexit
 here=$(cd "$(dirname "$0")" && pwd)
 agent="" init="" out="" config="" level=19
 MKE2FS=/usr/sbin/mke2fs

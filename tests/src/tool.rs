@@ -76,6 +76,8 @@ pub const MOUNT: Tool = Tool::new("mount", "mount");
 pub const UMOUNT: Tool = Tool::new("umount", "mount");
 /// `dumpe2fs`.
 pub const DUMPE2FS: Tool = Tool::new("dumpe2fs", "e2fsprogs");
+/// `dnsmasq`.
+pub const DNSMASQ: Tool = Tool::new("dnsmasq", "dnsmasq-base");
 /// `e2fsck`.
 pub const E2FSCK: Tool = Tool::new("e2fsck", "e2fsprogs");
 /// `genisoimage`.

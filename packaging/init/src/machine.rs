@@ -1,6 +1,5 @@
 //! The loop of process 1: everything that happens to the machine comes together here.
 
-use std::collections::BTreeMap;
 use std::path::Path;
 use std::sync::mpsc;
 use std::thread;
@@ -19,7 +18,7 @@ use crate::command_line::Parameters;
 use crate::console::Consoles;
 use crate::filesystems;
 use crate::modules::{self, ModuleError, Modules};
-use crate::network::{self, Lease, resolver};
+use crate::network::{self, Network, resolver};
 use crate::notice::{Notice, Notices};
 use crate::power_button;
 use crate::status::Status;
@@ -87,7 +86,7 @@ struct Machine {
     agent: Option<Pid>,
     /// Whether the agent may be started: when the network is up, or does not come.
     is_open: bool,
-    leases: BTreeMap<String, Lease>,
+    network: Network,
     interfaces: Vec<String>,
     /// Devices on which a power button may be.
     buttons: Vec<String>,
@@ -117,7 +116,7 @@ impl Machine {
             floor: clock::floor(),
             agent: None,
             is_open: false,
-            leases: BTreeMap::new(),
+            network: Network::default(),
             interfaces: Vec::new(),
             buttons: Vec::new(),
             watchdog: None,
@@ -297,22 +296,15 @@ impl Machine {
     }
 
     fn on_network(&mut self, event: network::Event) {
-        let network::Event { interface, state } = event;
-        let how = match state {
-            network::State::Up(lease) => {
-                let how = lease.to_string();
-                self.ask_for_time(lease.time_servers.iter().map(|server| (*server).into()));
-                self.leases.insert(interface.clone(), lease);
-                self.is_open = true;
-                how
-            }
-            network::State::Trouble(why) => {
-                self.leases.remove(&interface);
-                why
-            }
-        };
-        let leases: Vec<_> = self.leases.values().collect();
-        if let Err(error) = resolver::write(Path::new("/etc/resolv.conf"), &leases) {
+        let interface = event.interface.clone();
+        let before = (self.network.is_up(), self.network.time_servers());
+        let how = self.network.take(event);
+        let now = (self.network.is_up(), self.network.time_servers());
+        self.is_open |= now.0;
+        if now.0 && now != before {
+            self.ask_for_time();
+        }
+        if let Err(error) = resolver::write(Path::new("/etc/resolv.conf"), self.network.given()) {
             self.fail(&format!("resolv.conf: {error}"));
         }
         let text = format!("network {interface}: {how}");
@@ -322,9 +314,9 @@ impl Machine {
     }
 
     /// Asks the servers in turn until one answers, on a thread of its own.
-    fn ask_for_time(&mut self, servers: impl Iterator<Item = std::net::IpAddr>) {
-        let further = self.parameters.time_servers.clone();
-        let servers: Vec<_> = servers.chain(further).collect();
+    fn ask_for_time(&mut self) {
+        let mut servers = self.network.time_servers();
+        servers.extend(&self.parameters.time_servers);
         self.next_clock = Some(Instant::now() + clock::INTERVAL);
         let (floor, tell) = (self.floor, self.tell.clone());
         tokio::task::spawn_blocking(move || {
@@ -470,12 +462,7 @@ impl Machine {
             self.fail("network: no interface has an address; the agent is started without one");
         }
         if self.next_clock.is_some_and(|due| due <= now) {
-            let servers: Vec<_> = self
-                .leases
-                .values()
-                .flat_map(|lease| lease.time_servers.clone())
-                .collect();
-            self.ask_for_time(servers.into_iter().map(Into::into));
+            self.ask_for_time();
         }
         self.feed();
         self.draw();

@@ -95,7 +95,7 @@ impl Cloud {
         // A comma of the command's own would be doubled; it has none.
         let pipe = format!("bash -c 'exec 3<>/dev/tcp/127.0.0.1/{port}; cat <&3 & cat >&3; wait'");
         format!(
-            "net=169.254.0.0/16,host={HOST_IN_CLOUD},dns=169.254.0.3,dhcpstart=169.254.0.15,\
+            "user,net=169.254.0.0/16,host={HOST_IN_CLOUD},dns=169.254.0.3,dhcpstart=169.254.0.15,\
              guestfwd=tcp:169.254.169.254:80-cmd:{pipe}"
         )
     }

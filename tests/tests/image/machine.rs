@@ -5,7 +5,7 @@ use std::io::{BufRead, BufReader, Write};
 use std::os::unix::fs::PermissionsExt;
 use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
-use std::process::{Child, Stdio};
+use std::process::{Child, Command, Stdio};
 use std::thread::sleep;
 use std::time::{Duration, Instant};
 
@@ -23,6 +23,8 @@ pub struct Plan {
     devices: Vec<String>,
     card: Option<String>,
     network: String,
+    /// The program that qemu is run by, with its arguments.
+    below: Vec<String>,
     folder: TempDir,
 }
 
@@ -50,7 +52,8 @@ impl Plan {
             parameters: "ce.idle=600 ce.hold=1".into(),
             devices: Vec::new(),
             card: Some("virtio-net-pci".into()),
-            network: "user,id=network".into(),
+            network: "user".into(),
+            below: Vec::new(),
             folder: tempfile::tempdir()?,
         })
     }
@@ -61,9 +64,15 @@ impl Plan {
         self
     }
 
-    /// With another network behind the card, in qemu's words for its user network.
+    /// With another network behind the card, in qemu's words; qemu knows it as `network`.
     pub fn network(mut self, words: &str) -> Self {
-        self.network = format!("user,id=network,{words}");
+        words.clone_into(&mut self.network);
+        self
+    }
+
+    /// Has qemu run by another program, which gets its words behind these.
+    pub fn below(mut self, words: Vec<String>) -> Self {
+        self.below = words;
         self
     }
 
@@ -136,7 +145,14 @@ impl Plan {
         let (console, monitor) = (path("console"), path("monitor"));
         // So that it can be read before qemu has begun.
         File::create(&console)?;
-        let mut qemu = QEMU_SYSTEM.command()?;
+        let mut qemu = match &self.below[..] {
+            [] => QEMU_SYSTEM.command()?,
+            [program, words @ ..] => {
+                let mut command = Command::new(program);
+                command.args(words).arg(QEMU_SYSTEM.path()?);
+                command
+            }
+        };
         qemu.args([
             "-machine",
             "q35",
@@ -155,8 +171,12 @@ impl Plan {
         ])
         .args(words);
         if let Some(card) = &self.card {
-            qemu.args(["-netdev", &self.network, "-device"])
-                .arg(format!("{card},netdev=network"));
+            qemu.args([
+                "-netdev",
+                &format!("{},id=network", self.network),
+                "-device",
+            ])
+            .arg(format!("{card},netdev=network"));
         }
         qemu.args(&self.devices);
         let began = Instant::now();

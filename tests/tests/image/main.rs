@@ -17,6 +17,8 @@ mod share;
 #[expect(dead_code, reason = "the rest serves the tests of the Connector")]
 mod site;
 
+#[cfg(feature = "device")]
+mod addresses;
 mod built;
 mod cloud;
 mod configuration;

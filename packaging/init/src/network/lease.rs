@@ -8,7 +8,8 @@ use rtnetlink::packet_route::AddressFamily;
 use rtnetlink::packet_route::address::{AddressAttribute, AddressMessage};
 use rtnetlink::{Handle, RouteMessageBuilder};
 
-use super::{NetworkError, set_link};
+use super::given::Given;
+use super::{NetworkError, kernel, set_link};
 
 /// A route: where to, and through whom; directly if through nobody.
 type Route = (Ipv4Addr, u8, Option<Ipv4Addr>);
@@ -22,12 +23,8 @@ pub struct Lease {
     pub prefix: u8,
     routes: Vec<Route>,
     mtu: Option<u32>,
-    /// Name servers.
-    pub name_servers: Vec<Ipv4Addr>,
-    /// Time servers.
-    pub time_servers: Vec<Ipv4Addr>,
-    /// Domains in which names are looked for.
-    pub domains: Vec<String>,
+    /// And beside them.
+    pub given: Given,
 }
 
 impl From<&DhcpV4Lease> for Lease {
@@ -54,18 +51,23 @@ impl From<&DhcpV4Lease> for Lease {
             prefix: lease.prefix_length(),
             routes,
             mtu: lease.mtu.map(u32::from).filter(|mtu| *mtu >= SMALLEST_MTU),
-            name_servers: lease.dns_srvs.clone().unwrap_or_default(),
-            time_servers: lease.ntp_srvs.clone().unwrap_or_default(),
-            domains,
+            given: Given {
+                name_servers: addresses(lease.dns_srvs.as_deref()),
+                time_servers: addresses(lease.ntp_srvs.as_deref()),
+                domains,
+            }
+            .bounded(),
         };
         lease.routes.truncate(MOST_ROUTES);
         // A route through a router needs to reach the router first.
         lease.routes.sort_by_key(|(_, _, router)| router.is_some());
-        lease.name_servers.truncate(MOST_SERVERS);
-        lease.time_servers.truncate(MOST_SERVERS);
-        lease.domains.truncate(MOST_SERVERS);
         lease
     }
+}
+
+fn addresses(given: Option<&[Ipv4Addr]>) -> Vec<IpAddr> {
+    let given = given.into_iter().flatten();
+    given.copied().map(IpAddr::V4).collect()
 }
 
 impl Lease {
@@ -75,7 +77,6 @@ impl Lease {
     ///
     /// The kernel does not take them.
     pub(super) async fn apply(&self, handle: &Handle, index: u32) -> Result<(), NetworkError> {
-        let kernel = |what| move |source| NetworkError::Kernel { what, source };
         if self.mtu.is_some() {
             set_link(handle, index, self.mtu).await?;
         }
@@ -113,10 +114,7 @@ impl Lease {
         let address = AddressAttribute::Local(IpAddr::V4(self.address));
         message.attributes.push(address);
         let removed = handle.address().del(message).execute().await;
-        removed.map_err(|source| NetworkError::Kernel {
-            what: "the address can't be taken back",
-            source,
-        })
+        removed.map_err(kernel("the address can't be taken back"))
     }
 }
 
@@ -137,7 +135,6 @@ const SMALLEST_MTU: u32 = 576;
 
 const FIRST_METRIC: u32 = 100;
 const MOST_ROUTES: usize = 64;
-const MOST_SERVERS: usize = 8;
 
 #[cfg(test)]
 mod tests {

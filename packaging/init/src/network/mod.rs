@@ -1,8 +1,8 @@
-//! The network: every interface is brought up and gets its address by DHCP, for as long as the machine
-//! runs. IPv6 addresses and routes come from router advertisements, which the kernel takes by itself.
+//! The network: every interface is brought up and has its addresses kept, for as long as the machine runs.
 //!
 //! ```text
-//!  interface --> up --> DHCP <-- renewed --> address, routes, MTU --> Event --> resolv.conf
+//!  interface --> up --+--> DHCP <-- renewed --> address, routes, MTU --+--> Event --> Network --> resolv.conf
+//!                     +--> IPv6: routers and DHCPv6 (`ipv6`) ----------+
 //! ```
 
 use std::path::Path;
@@ -13,27 +13,38 @@ use mozim::{DhcpError, DhcpV4Client, DhcpV4Config, DhcpV4State};
 use rtnetlink::{Handle, LinkUnspec};
 use tokio::sync::mpsc::UnboundedSender;
 
+mod given;
+mod ipv6;
 mod lease;
 pub mod resolver;
+mod router;
+mod summary;
 
+pub use given::Given;
+pub use ipv6::Six;
 pub use lease::Lease;
+pub use summary::Network;
 
 /// What happens to an interface.
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub struct Event {
     /// Its name.
     pub interface: String,
-    /// How it is now.
-    pub state: State,
+    /// What is new.
+    pub news: News,
 }
 
-/// How an interface is.
+/// What is new of an interface.
 #[derive(Clone, Debug, Eq, PartialEq)]
-pub enum State {
-    /// It waits for something, or something went wrong, which is tried again.
+pub enum News {
+    /// It has an IPv4 address.
+    Four(Lease),
+    /// All that it has of IPv6.
+    Six(Six),
+    /// It has no IPv4 address: it waits for something, or something went wrong, which is tried again.
     Trouble(String),
-    /// It has an address.
-    Up(Lease),
+    /// IPv6 went wrong, and it has nothing of it; it is tried again.
+    TroubleOfSix(String),
 }
 
 /// Why an interface does not work.
@@ -86,31 +97,38 @@ pub fn interfaces() -> Vec<String> {
 /// Keeps an interface going until it is gone; what happens is told through `events`. Returns at once for
 /// what is no Ethernet, and for the lower half of a pair (Azure's accelerated networking).
 pub async fn keep(interface: String, handle: Handle, events: UnboundedSender<Event>) {
-    let tell = |state| {
+    let tell = |news| {
         let interface = interface.clone();
         // Nobody listens any more when the machine is about to be switched off.
-        let _ = events.send(Event { interface, state });
+        let _ = events.send(Event { interface, news });
     };
-    while is_ours(&interface) {
-        if let Err(error) = serve(&interface, &handle, &tell).await {
-            tell(State::Trouble(error.to_string()));
+    let (four, six) = (|news| tell(news), |six| tell(News::Six(six)));
+    let ipv6 = async {
+        while is_ours(&interface) {
+            if let Err(error) = ipv6::serve(&interface, &handle, &six).await {
+                tell(News::TroubleOfSix(error.to_string()));
+            }
+            tokio::time::sleep(RETRY).await;
         }
-        tokio::time::sleep(RETRY).await;
-    }
+    };
+    let ipv4 = async {
+        while is_ours(&interface) {
+            if let Err(error) = serve(&interface, &handle, &four).await {
+                tell(News::Trouble(error.to_string()));
+            }
+            tokio::time::sleep(RETRY).await;
+        }
+    };
+    // IPv6 begins: it listens before the interface comes up.
+    tokio::select! { biased; () = ipv6 => {} () = ipv4 => {} }
 }
 
 /// Runs DHCP on an interface until something goes wrong.
-async fn serve(
-    interface: &str,
-    handle: &Handle,
-    tell: &impl Fn(State),
-) -> Result<(), NetworkError> {
-    let index = attribute(interface, "ifindex")?
-        .parse()
-        .map_err(io::Error::other)?;
+async fn serve(interface: &str, handle: &Handle, tell: &impl Fn(News)) -> Result<(), NetworkError> {
+    let index = number(interface)?;
     set_link(handle, index, None).await?;
     if !wait_for_carrier(interface).await {
-        tell(State::Trouble(
+        tell(News::Trouble(
             "no carrier; DHCP is tried nonetheless".into(),
         ));
     }
@@ -129,7 +147,7 @@ async fn serve(
             tokio::select! {
                 state = &mut next => break state?,
                 () = tokio::time::sleep(PATIENCE), if held.is_none() => {
-                    tell(State::Trouble("no DHCP server answers".into()));
+                    tell(News::Trouble("no DHCP server answers".into()));
                 }
             }
         };
@@ -139,13 +157,13 @@ async fn serve(
                 if held.as_ref() != Some(&lease) {
                     release(handle, index, held.take()).await?;
                     lease.apply(handle, index).await?;
-                    tell(State::Up(lease.clone()));
+                    tell(News::Four(lease.clone()));
                     held = Some(lease);
                 }
             }
             DhcpV4State::InitReboot if held.is_some() => {
                 release(handle, index, held.take()).await?;
-                tell(State::Trouble("the address was not renewed".into()));
+                tell(News::Trouble("the address was not renewed".into()));
             }
             _ => {}
         }
@@ -165,15 +183,21 @@ async fn set_link(handle: &Handle, index: u32, mtu: Option<u32>) -> Result<(), N
         link = link.mtu(mtu);
     }
     let set = handle.link().set(link.build()).execute().await;
-    set.map_err(|source| NetworkError::Kernel {
-        what: "the interface can't be brought up",
-        source,
-    })
+    set.map_err(kernel("the interface can't be brought up"))
+}
+
+/// What the kernel does not do, as an error.
+fn kernel(what: &'static str) -> impl Fn(rtnetlink::Error) -> NetworkError {
+    move |source| NetworkError::Kernel { what, source }
+}
+
+fn has_carrier(interface: &str) -> bool {
+    attribute(interface, "carrier").is_ok_and(|carrier| carrier == "1")
 }
 
 async fn wait_for_carrier(interface: &str) -> bool {
     for _ in 0..CARRIER_LOOKS {
-        if attribute(interface, "carrier").is_ok_and(|carrier| carrier == "1") {
+        if has_carrier(interface) {
             return true;
         }
         tokio::time::sleep(CARRIER_INTERVAL).await;
@@ -185,6 +209,19 @@ async fn wait_for_carrier(interface: &str) -> bool {
 fn is_ours(interface: &str) -> bool {
     let is_ethernet = attribute(interface, "type").is_ok_and(|kind| kind == "1");
     is_ethernet && !Path::new(CLASS).join(interface).join("master").exists()
+}
+
+/// The kernel's number of an interface.
+fn number(interface: &str) -> io::Result<u32> {
+    let number = attribute(interface, "ifindex")?;
+    number.parse().map_err(io::Error::other)
+}
+
+/// The address of an Ethernet card.
+fn hardware_address(interface: &str) -> io::Result<Vec<u8>> {
+    let text = attribute(interface, "address")?;
+    let bytes = text.split(':').map(|byte| u8::from_str_radix(byte, 16));
+    bytes.collect::<Result<_, _>>().map_err(io::Error::other)
 }
 
 fn attribute(interface: &str, name: &str) -> io::Result<String> {

@@ -4,30 +4,30 @@ use std::fs;
 use std::io;
 use std::path::Path;
 
-use super::Lease;
+use super::Given;
 
-/// Writes `path` for these leases, in their order.
+/// Writes `path` for what was given, in this order.
 ///
 /// # Errors
 ///
 /// It can't be written.
-pub fn write(path: &Path, leases: &[&Lease]) -> io::Result<()> {
+pub fn write<'g>(path: &Path, given: impl Iterator<Item = &'g Given>) -> io::Result<()> {
     let new = path.with_extension("new");
-    fs::write(&new, text(leases))?;
+    fs::write(&new, text(given))?;
     fs::rename(new, path)
 }
 
-fn text(leases: &[&Lease]) -> String {
+fn text<'g>(given: impl Iterator<Item = &'g Given>) -> String {
     let mut text = String::from("options timeout:2 attempts:3\n");
     let mut servers: Vec<_> = Vec::new();
     let mut domains: Vec<&str> = Vec::new();
-    for lease in leases {
-        for server in &lease.name_servers {
+    for given in given {
+        for server in &given.name_servers {
             if !servers.contains(server) && servers.len() < MOST_SERVERS {
                 servers.push(*server);
             }
         }
-        for domain in lease.domains.iter().filter(|domain| is_domain(domain)) {
+        for domain in given.domains.iter().filter(|domain| is_domain(domain)) {
             if !domains.contains(&&**domain) && domains.len() < MOST_DOMAINS {
                 domains.push(domain);
             }
@@ -54,27 +54,29 @@ const MOST_DOMAINS: usize = 6;
 
 #[cfg(test)]
 mod tests {
-    use std::net::Ipv4Addr;
-
-    use mozim::DhcpV4Lease;
+    use std::net::IpAddr;
 
     use super::*;
 
-    fn lease(servers: &[u8], domain: &str) -> Lease {
-        let mut lease = DhcpV4Lease::default();
-        let address = |last: &u8| Ipv4Addr::new(10, 0, 0, *last);
-        lease.dns_srvs = Some(servers.iter().map(address).collect());
-        lease.domain_name = Some(domain.to_owned());
-        Lease::from(&lease)
+    fn given(servers: &[u8], domain: &str) -> Given {
+        Given {
+            name_servers: servers
+                .iter()
+                .map(|last| IpAddr::from([10, 0, 0, *last]))
+                .collect(),
+            domains: vec![domain.to_owned()],
+            ..Given::default()
+        }
     }
 
     #[test]
     fn servers_of_all_interfaces_are_written_each_once() {
-        let first = lease(&[1, 2], "corp.example");
-        let second = lease(&[2, 3, 4], "corp.example");
+        let mut first = given(&[1], "corp.example");
+        first.name_servers.push("fd00::53".parse().unwrap());
+        let second = given(&[1, 3, 4], "corp.example");
         assert_eq!(
-            text(&[&first, &second]),
-            "options timeout:2 attempts:3\nnameserver 10.0.0.1\nnameserver 10.0.0.2\n\
+            text([&first, &second].into_iter()),
+            "options timeout:2 attempts:3\nnameserver 10.0.0.1\nnameserver fd00::53\n\
              nameserver 10.0.0.3\nsearch corp.example\n"
         );
     }
@@ -82,10 +84,8 @@ mod tests {
     #[test]
     fn a_domain_that_is_none_is_left_out() {
         for domain in ["", "a b", "x\nnameserver 6.6.6.6", "é"] {
-            assert!(
-                !text(&[&lease(&[1], domain)]).contains("search"),
-                "{domain}"
-            );
+            let text = text([&given(&[1], domain)].into_iter());
+            assert!(!text.contains("search"), "{domain}");
         }
     }
 
@@ -93,8 +93,8 @@ mod tests {
     fn the_file_is_replaced_as_a_whole() {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("resolv.conf");
-        write(&path, &[&lease(&[1], "")]).unwrap();
-        write(&path, &[&lease(&[2], "")]).unwrap();
+        write(&path, [&given(&[1], "")].into_iter()).unwrap();
+        write(&path, [&given(&[2], "")].into_iter()).unwrap();
         let text = fs::read_to_string(&path).unwrap();
         assert!(text.contains("10.0.0.2") && !text.contains("10.0.0.1"));
         assert_eq!(fs::read_dir(folder.path()).unwrap().count(), 1);
