@@ -198,7 +198,7 @@ impl HiveProblem {
 }
 
 /// The hives of an installation, those that could be read and those that could not.
-#[derive(Debug)]
+#[derive(Debug, Default)]
 pub struct HiveSet {
     hives: Vec<(HiveName, Result<LoadedHive, HiveProblem>)>,
 }

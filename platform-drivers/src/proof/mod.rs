@@ -215,6 +215,11 @@ impl Proof {
                 Err(_) => Ok(None),
             }
         };
+        // Windows reads it long after the disk, but it has to be a hive. The largest one goes before others
+        // come into memory.
+        if let Some(software) = hive("SOFTWARE")? {
+            SecondReader::new(&software)?;
+        }
         let Some(system) = hive("SYSTEM")? else {
             return Ok(Self {
                 failures: vec!["the SYSTEM hive is not there".into()],
@@ -227,10 +232,6 @@ impl Proof {
             system: SecondReader::new(&system)?,
             drivers: drivers.as_deref().map(SecondReader::new).transpose()?,
         };
-        // Windows reads it long after the disk, but it has to be a hive.
-        if let Some(software) = hive("SOFTWARE")? {
-            SecondReader::new(&software)?;
-        }
         let mut proof = Self {
             devices: chains.devices()?,
             services: chains.services()?,

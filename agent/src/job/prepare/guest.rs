@@ -223,6 +223,15 @@ impl<'d> Guest<'d> {
         files.map_err(|error| apply_failed(&error))
     }
 
+    /// The same without its hives. A proof reads them anew, by another reader: the largest are too large to be
+    /// in memory twice.
+    pub(super) fn without_hives(self) -> Self {
+        Self {
+            hives: HiveSet::default(),
+            ..self
+        }
+    }
+
     /// Whether it boots on the target, read from where it was opened.
     pub(in crate::job) fn proof(&self, preparation: &Preparation<'_>) -> Proof {
         Proof::of(&Subject {

@@ -323,7 +323,8 @@ impl<'j> Desk<'j> {
             })?;
         }
         self.timed(Phase::Proof, |desk| {
-            let proof = Guest::open(overlay, &place)?.proof(&preparation);
+            let guest = Guest::open(overlay, &place)?.without_hives();
+            let proof = guest.proof(&preparation);
             desk.judge(proof)?;
             Ok(is_changed)
         })
