@@ -22,6 +22,7 @@
 pub mod block;
 pub mod buffer;
 pub mod cancel;
+mod confine;
 pub mod discover;
 pub mod export;
 pub mod fault;

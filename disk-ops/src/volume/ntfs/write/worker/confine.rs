@@ -11,18 +11,19 @@
 //! gives up in good order, which says more than a killed process.
 #![expect(
     unsafe_code,
-    reason = "close_range, unshare and setresuid have no safe wrapper"
+    reason = "setgroups and setresuid of one thread have no safe wrapper"
 )]
 
 use std::collections::BTreeMap;
 use std::io;
 
-use rustix::process::{DumpableBehavior, Resource, Rlimit, set_dumpable_behavior, setrlimit};
-use rustix::thread::{CapabilitySet, CapabilitySets, set_capabilities, set_no_new_privs};
+use rustix::process::{DumpableBehavior, Resource, set_dumpable_behavior};
 use seccompiler::{
     BackendError, BpfProgram, SeccompAction, SeccompCmpArgLen as Length, SeccompCmpOp as Is,
     SeccompCondition, SeccompFilter, SeccompRule,
 };
+
+use crate::confine::{close_from, give_up_rights, leave_the_world, limit};
 
 /// How a worker is confined: bits that it reports to its parent.
 #[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
@@ -65,35 +66,13 @@ impl Confinement {
 pub fn confine() -> io::Result<Confinement> {
     // Made first: it allocates, and needs nothing from outside.
     let calls = allowed_calls().map_err(io::Error::other)?;
-    // SAFETY: closes descriptors from 1 on. Nothing that is used later owns one of them: standard
-    // output and error are not used, and the caller has opened none.
-    let closed = unsafe { libc::syscall(libc::SYS_close_range, 1, libc::c_uint::MAX, 0) };
-    if closed != 0 {
-        return Err(io::Error::last_os_error());
-    }
+    // Standard output and error are not used, and the caller has opened nothing.
+    close_from(1)?;
     let mut confinement = Confinement::FILES;
     if leave_the_world() {
         confinement = confinement.and(Confinement::WORLD);
     }
-    limit_resources()?;
-    confinement = confinement.and(Confinement::LIMITS);
-    drop_privileges()?;
-    confinement = confinement.and(Confinement::PRIVILEGES);
-    seccompiler::apply_filter(&calls).map_err(io::Error::other)?;
-    Ok(confinement.and(Confinement::CALLS))
-}
-
-/// Into namespaces of its own, as far as that is allowed.
-fn leave_the_world() -> bool {
-    let own = libc::CLONE_NEWNET | libc::CLONE_NEWNS | libc::CLONE_NEWIPC | libc::CLONE_NEWUTS;
-    let is_root = rustix::process::geteuid().is_root();
-    let user = if is_root { 0 } else { libc::CLONE_NEWUSER };
-    // SAFETY: there is one thread, and nothing in it depends on what it leaves.
-    unsafe { libc::unshare(own | user) == 0 }
-}
-
-fn limit_resources() -> io::Result<()> {
-    for (resource, limit) in [
+    limit(&[
         (Resource::As, MAX_MEMORY),
         (Resource::Core, 0),
         (Resource::Cpu, MAX_PROCESSOR_SECONDS),
@@ -101,14 +80,12 @@ fn limit_resources() -> io::Result<()> {
         // The one that is open stays so.
         (Resource::Nofile, 0),
         (Resource::Nproc, 0),
-    ] {
-        let limit = Rlimit {
-            current: Some(limit),
-            maximum: Some(limit),
-        };
-        setrlimit(resource, limit)?;
-    }
-    Ok(())
+    ])?;
+    confinement = confinement.and(Confinement::LIMITS);
+    drop_privileges()?;
+    confinement = confinement.and(Confinement::PRIVILEGES);
+    seccompiler::apply_filter(&calls).map_err(io::Error::other)?;
+    Ok(confinement.and(Confinement::CALLS))
 }
 
 fn drop_privileges() -> io::Result<()> {
@@ -121,13 +98,7 @@ fn drop_privileges() -> io::Result<()> {
             libc::setresuid(NOBODY, NOBODY, NOBODY);
         }
     }
-    let none = CapabilitySets {
-        effective: CapabilitySet::empty(),
-        permitted: CapabilitySet::empty(),
-        inheritable: CapabilitySet::empty(),
-    };
-    set_capabilities(None, none)?;
-    set_no_new_privs(true)?;
+    give_up_rights()?;
     // Behind the change of the user, which resets it.
     set_dumpable_behavior(DumpableBehavior::NotDumpable)?;
     Ok(())
