@@ -3,18 +3,21 @@
 use std::process::ExitCode;
 
 use ce_agent::cli::{Cli, Command};
-use ce_disk::volume::ntfs::write::{WORKER_ARGUMENT, worker_main};
+use ce_disk::volume::ntfs::write as ntfs;
+use ce_disk::volume::wim::tool as wim;
 use clap::Parser;
 use tracing_subscriber::EnvFilter;
 
 fn main() -> ExitCode {
-    // Before anything else: the process that writes NTFS has to be alone in its thread, and sees
+    // Before anything else: processes that confine themselves have to be alone in their threads, and see
     // nothing of the command line or the log.
-    if std::env::args_os()
-        .nth(1)
-        .is_some_and(|first| first == WORKER_ARGUMENT)
-    {
-        return worker_main();
+    if let Some(first) = std::env::args_os().nth(1) {
+        if first == ntfs::WORKER_ARGUMENT {
+            return ntfs::worker_main();
+        }
+        if first == wim::WORKER_ARGUMENT {
+            return wim::worker_main();
+        }
     }
     let cli = Cli::parse();
     // The daemon starts its own, as it is configured.

@@ -3,6 +3,7 @@
 use super::ntfs::lznt1::Lznt1Error;
 use super::ntfs::reparse::Reparse;
 use super::ntfs::xpress::XpressError;
+use super::wim::WimToolError;
 use crate::block::BlockError;
 use crate::units::{ByteCount, ByteOffset};
 
@@ -133,5 +134,14 @@ pub enum VolumeError {
         file: String,
         /// What it is.
         what: String,
+    },
+    /// A file in a WIM image could not be read.
+    #[error("{file}: cannot be read")]
+    Wim {
+        /// The file.
+        file: String,
+        /// Why.
+        #[source]
+        source: Box<WimToolError>,
     },
 }

@@ -16,7 +16,7 @@
 //!      +-----------------+--> FreeSpaceMask   the disk with its free clusters as zeros
 //! ```
 //!
-//! Nothing here writes but [`ntfs::write`]. Every byte of a volume may be hostile: tables are bounded before anything
+//! Nothing here writes to a volume but [`ntfs::write`]. Every byte of a volume may be hostile: tables are bounded before anything
 //! is allocated for them, loops end, and what is wrong is an error with its position.
 
 pub mod error;
@@ -43,5 +43,8 @@ pub use ntfs::meta::{
 pub use ntfs::reparse::{Reparse, WofAlgorithm};
 pub use ntfs::{FileReader, NtfsVolume};
 pub use path::{PathError, WinPath};
-pub use wim::{RecoveryImage, WimHeader, WimProblem, find_recovery};
+pub use wim::{
+    RecoveryImage, WimCopy, WimCopyError, WimFile, WimHeader, WimImage, WimProblem, WimTool,
+    WimToolError, find_recovery,
+};
 pub use windows::WindowsVolume;

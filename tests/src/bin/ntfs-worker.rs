@@ -1,6 +1,7 @@
-//! The worker of the tests of NTFS writing, and one that tries what a worker must not be able to do.
+//! The workers of the tests of NTFS writing and of WIM files, and one that tries what a worker must not be
+//! able to do.
 //!
-//! `ntfs-worker __ntfs-worker` is the worker of `ce-agent`. `ntfs-worker try DISK PROCESS` confines
+//! `ntfs-worker __ntfs-worker` and `ntfs-worker __wim-worker` are the workers of `ce-agent`. `ntfs-worker try DISK PROCESS` confines
 //! itself in the same way, tries everything, and writes a line for each attempt to standard input,
 //! which is the connection.
 
@@ -14,11 +15,13 @@ use std::os::fd::FromRawFd;
 use std::process::ExitCode;
 
 use ce_disk::volume::ntfs::write::{WORKER_ARGUMENT, confine, worker_main};
+use ce_disk::volume::wim::tool as wim;
 
 fn main() -> ExitCode {
     let arguments: Vec<String> = std::env::args().skip(1).collect();
     match arguments.iter().map(String::as_str).collect::<Vec<_>>()[..] {
         [WORKER_ARGUMENT] => worker_main(),
+        [wim::WORKER_ARGUMENT, ..] => wim::worker_main(),
         ["try", disk, process] => attempt_all(disk, process),
         _ => ExitCode::from(2),
     }

@@ -35,6 +35,13 @@ impl WorkerProgram {
             arguments: arguments.into_iter().map(Into::into).collect(),
         }
     }
+
+    /// A command for it, without anything of this process's environment.
+    pub(crate) fn command(&self) -> Command {
+        let mut command = Command::new(&self.program);
+        command.args(&self.arguments).env_clear();
+        command
+    }
 }
 
 /// A worker that runs. It is killed when this is dropped.
@@ -51,9 +58,8 @@ impl Running {
             source,
         };
         let (ours, theirs) = UnixStream::pair().map_err(failed)?;
-        let child = Command::new(&program.program)
-            .args(&program.arguments)
-            .env_clear()
+        let child = program
+            .command()
             .current_dir("/")
             .stdin(Stdio::from(OwnedFd::from(theirs)))
             .stdout(Stdio::null())
