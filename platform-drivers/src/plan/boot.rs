@@ -83,6 +83,17 @@ impl fmt::Display for DriverBlocker {
     }
 }
 
+/// A driver that a machine boots with and that is not part of Windows.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub struct BootDriver {
+    /// What the catalogue calls the device.
+    pub device: String,
+    /// The service of the driver.
+    pub service: String,
+    /// Whether the bundle has a package of it that can be used.
+    pub is_in_bundle: bool,
+}
+
 /// The file of a driver, or what is wrong.
 type DriverFile = Result<WinPath, Unusable>;
 
@@ -107,25 +118,20 @@ impl Planner<'_, '_> {
                 let Action::Device(device) = &step.action else {
                     continue;
                 };
-                let what = format!("{} ({})", device.title, ids(&device.ids).join(", "));
                 let roles = [DeviceRole::Storage, DeviceRole::Network];
                 match self.driver_of(preparation, device)? {
                     Ok(source) => {
                         for (role, with) in roles.iter().zip(&mut with) {
                             *with |= *role == device.role;
                         }
-                        let what = format!("{what}: {}, {source}", device.driver);
-                        let reason = self.reason.clone();
-                        self.push(Change::Subject { what, reason }, State::AlreadySo);
-                        self.critical_device(device)?;
+                        self.has_driver(device, &source)?;
                     }
                     Err(unusable) if device.need == Need::Required => {
                         let blocker = self.blocker(&[device], &unusable);
                         self.blockers.push(blocker);
                     }
                     Err(unusable) => {
-                        let why = format!("no driver {}: {}", device.driver, unusable.found);
-                        self.skip(what, why);
+                        self.has_no_driver(device, &unusable);
                         if roles.contains(&device.role) {
                             let is_network = device.role == DeviceRole::Network;
                             let missing = (self.item.clone(), device, unusable);
@@ -159,6 +165,27 @@ impl Planner<'_, '_> {
         Ok(())
     }
 
+    /// Tells that a device has its driver, and sees to it that Windows starts the device at boot.
+    pub(super) fn has_driver(&mut self, device: &Device, source: &str) -> Result<(), PlanError> {
+        let what = format!("{}: {}, {source}", in_words(device), device.driver);
+        let reason = self.reason.clone();
+        self.push(Change::Subject { what, reason }, State::AlreadySo);
+        if is_booted_with(device) && !device.inbox.has(self.windows.build) {
+            self.boot_drivers.push(BootDriver {
+                device: device.title.to_string(),
+                service: device.driver.to_string(),
+                is_in_bundle: matches!(self.choose(device)?, Some(Ok(_))),
+            });
+        }
+        self.critical_device(device)
+    }
+
+    /// Tells that a device is without a driver, and why.
+    pub(super) fn has_no_driver(&mut self, device: &Device, unusable: &Unusable) {
+        let why = format!("no driver {}: {}", device.driver, unusable.found);
+        self.skip(in_words(device), why);
+    }
+
     fn blocker(&self, devices: &[&Device], unusable: &Unusable) -> DriverBlocker {
         let titles: Vec<&str> = devices.iter().map(|device| device.title.as_str()).collect();
         let drivers: Vec<&str> = devices
@@ -177,7 +204,7 @@ impl Planner<'_, '_> {
     }
 
     /// Where the driver of a device comes from, or why there is none to use.
-    fn driver_of(
+    pub(super) fn driver_of(
         &mut self,
         preparation: &Preparation<'_>,
         device: &Device,
@@ -213,7 +240,7 @@ impl Planner<'_, '_> {
     /// The published name of a package in the driver store that fits the device. To boot with it, the
     /// package has to be configured in SYSTEM; for all else plug and play finds it in either hive.
     fn installed(&self, device: &Device) -> Result<Option<String>, PlanError> {
-        let boots = matches!(device.role, DeviceRole::Bus | DeviceRole::Storage);
+        let boots = is_booted_with(device);
         if !self.has_database()? {
             return match boots {
                 true => Ok(self
@@ -432,6 +459,15 @@ impl Planner<'_, '_> {
         }
         Ok(images)
     }
+}
+
+/// Whether Windows cannot start without it: the disk hangs on it.
+pub(crate) fn is_booted_with(device: &Device) -> bool {
+    matches!(device.role, DeviceRole::Bus | DeviceRole::Storage)
+}
+
+fn in_words(device: &Device) -> String {
+    format!("{} ({})", device.title, ids(&device.ids).join(", "))
 }
 
 /// IMAGE_FILE_MACHINE_...

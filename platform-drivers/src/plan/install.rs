@@ -19,12 +19,12 @@
 use ce_disk::units::ByteCount;
 use ce_disk::volume::WinPath;
 
-use super::boot::{Unusable, code_of, is_or_narrows};
+use super::boot::{Unusable, code_of, is_booted_with, is_or_narrows};
 use super::draft::Store;
 use super::edit::RegistryEdit;
 use super::{Change, PlanError, Planner, State};
 use crate::bundle::Found;
-use crate::catalog::schema::{Architecture as Processor, Device, DeviceRole, Product};
+use crate::catalog::schema::{Architecture as Processor, Device, Product};
 use crate::driver_store::StagedPackage;
 use crate::driver_store::critical::critical_device_edits;
 use crate::driver_store::database::{Form, database_edits};
@@ -39,7 +39,7 @@ use crate::inf::{
 use crate::package::{DriverPackage, HostFolder, PackageFiles, pe};
 
 /// A package of the bundle that has a driver for a device, and what installing it does.
-struct Chosen<'b> {
+pub(super) struct Chosen<'b> {
     folder: HostFolder,
     package: &'b DriverPackage,
     plans: Vec<InstallPlan>,
@@ -60,7 +60,10 @@ impl<'p> Planner<'p, '_> {
     }
 
     /// The newest package for the device that can be used; if none can, why the first cannot.
-    fn choose(&self, device: &Device) -> Result<Option<Result<Chosen<'p>, Unusable>>, PlanError> {
+    pub(super) fn choose(
+        &self,
+        device: &Device,
+    ) -> Result<Option<Result<Chosen<'p>, Unusable>>, PlanError> {
         let target = self.target();
         let mut best: Option<Chosen<'p>> = None;
         let mut refused = None;
@@ -203,7 +206,7 @@ impl<'p> Planner<'p, '_> {
             false => stem_of(&package.inf_name).to_owned(),
         };
         let published_name = format!("{stem}.inf");
-        let boots = matches!(device.role, DeviceRole::Bus | DeviceRole::Storage);
+        let boots = is_booted_with(device);
 
         let version = package.inf.version();
         let staged = StagedPackage {

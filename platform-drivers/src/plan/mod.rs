@@ -41,12 +41,14 @@ mod first_boot;
 mod install;
 mod network;
 mod packages;
+mod recovery;
 mod services;
 mod settings;
 mod show;
 
-pub use boot::DriverBlocker;
+pub use boot::{BootDriver, DriverBlocker};
 pub use edit::{Reason, RegistryEdit, RegistryEditKind};
+pub use recovery::plan_recovery;
 pub use show::ChangeLine;
 
 use draft::{Draft, Store, Stores};
@@ -146,6 +148,9 @@ pub struct EditPlan {
     pub edits: Vec<Edit>,
     /// Drivers that the target needs and that are not there.
     pub blockers: Vec<DriverBlocker>,
+    /// Drivers that it boots with and that are not part of this Windows, whether they were in it or are
+    /// put in.
+    pub boot_drivers: Vec<BootDriver>,
 }
 
 /// One change, or why there is none.
@@ -373,33 +378,9 @@ pub fn plan(machine: &Machine<'_>, hives: HiveSet) -> Result<EditPlan, PlanError
             return Err(PlanError::NoHive { hive: store.name() });
         }
     }
-    let present = &machine.inspection.control_sets.present;
-    let mut planner = Planner {
-        machine,
-        windows,
-        draft,
-        sets: present
-            .iter()
-            .map(|number| format!("ControlSet{number:03}"))
-            .collect(),
-        edits: Vec::new(),
-        blockers: Vec::new(),
-        added: Vec::new(),
-        script: Vec::new(),
-        filter_names: BTreeMap::new(),
-        item: String::new(),
-        reason: Reason(String::new()),
-    };
+    let mut planner = Planner::new(machine, windows, draft);
     planner.run()?;
-    let Planner {
-        edits, blockers, ..
-    } = planner;
-    Ok(EditPlan {
-        from: machine.preparation.from,
-        to: machine.preparation.to,
-        edits,
-        blockers,
-    })
+    Ok(planner.into_plan())
 }
 
 /// What decides which items and drivers are meant.
@@ -441,6 +422,7 @@ struct Planner<'p, 'c> {
     sets: Vec<String>,
     edits: Vec<Edit>,
     blockers: Vec<DriverBlocker>,
+    boot_drivers: Vec<BootDriver>,
     /// Files that are added so far, with the machine of those that are programs.
     added: Vec<(WinPath, Option<u16>)>,
     /// What is done when Windows boots first.
@@ -452,7 +434,37 @@ struct Planner<'p, 'c> {
     reason: Reason,
 }
 
-impl<'p> Planner<'p, '_> {
+impl<'p, 'c> Planner<'p, 'c> {
+    fn new(machine: &'p Machine<'p>, windows: Windows, draft: Draft<'c>) -> Self {
+        let present = machine.inspection.control_sets.present.iter();
+        Self {
+            machine,
+            windows,
+            draft,
+            sets: present
+                .map(|number| format!("ControlSet{number:03}"))
+                .collect(),
+            edits: Vec::new(),
+            blockers: Vec::new(),
+            boot_drivers: Vec::new(),
+            added: Vec::new(),
+            script: Vec::new(),
+            filter_names: BTreeMap::new(),
+            item: String::new(),
+            reason: Reason(String::new()),
+        }
+    }
+
+    fn into_plan(self) -> EditPlan {
+        EditPlan {
+            from: self.machine.preparation.from,
+            to: self.machine.preparation.to,
+            edits: self.edits,
+            blockers: self.blockers,
+            boot_drivers: self.boot_drivers,
+        }
+    }
+
     fn run(&mut self) -> Result<(), PlanError> {
         let preparation = self.machine.preparation;
         self.devices(preparation)?;

@@ -38,6 +38,17 @@ impl ChangeLine {
             why: None,
         }
     }
+
+    /// A change that is not made, of the item `id`, and why.
+    pub fn skipped(id: &str, title: String, reason: impl Into<String>, why: String) -> Self {
+        Self {
+            id: id.to_owned(),
+            title,
+            outcome: "skipped",
+            reason: reason.into(),
+            why: Some(why),
+        }
+    }
 }
 
 impl EditPlan {

@@ -7,6 +7,7 @@ use uuid::Uuid;
 use super::{Chain, SecondReader, Subject, Unreadable, read_if_there};
 use crate::catalog::schema::{Action, BootService, Device, DeviceRole, Need};
 use crate::package::pe;
+use crate::plan::BootDriver;
 
 pub(super) struct Chains<'s> {
     pub(super) subject: &'s Subject<'s>,
@@ -58,6 +59,26 @@ impl Chains<'_> {
         self.listed_devices()
             .map(|device| self.device(device))
             .collect()
+    }
+
+    /// Those devices alone that Windows boots with by these drivers; none of them is optional.
+    pub(super) fn boot_devices(&self, drivers: &[BootDriver]) -> Result<Vec<Chain>, Unreadable> {
+        let mut chains = Vec::new();
+        for driver in drivers {
+            let mut listed = self.listed_devices();
+            let found = listed.find(|device| driver.device == device.title.as_str());
+            let mut chain = match found {
+                Some(device) => self.device(device)?,
+                None => {
+                    let mut chain = Chain::new(driver.device.as_str(), false);
+                    chain.link("device", false, "the target does not show it");
+                    chain
+                }
+            };
+            chain.is_optional = false;
+            chains.push(chain);
+        }
+        Ok(chains)
     }
 
     fn device(&self, device: &Device) -> Result<Chain, Unreadable> {

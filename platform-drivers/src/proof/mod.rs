@@ -25,7 +25,7 @@ use uuid::Uuid;
 use crate::catalog::Preparation;
 use crate::catalog::schema::{Action, DeviceRole};
 use crate::inspect::Inspection;
-use crate::plan::BCD;
+use crate::plan::{BCD, BootDriver};
 
 mod boot;
 mod device;
@@ -46,6 +46,9 @@ pub struct Proof {
     pub filters: Vec<Chain>,
     /// From the firmware to the loader.
     pub boot: Vec<Chain>,
+    /// What recovery environments need to see the disk, of those that were changed.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub recovery: Vec<Chain>,
     /// What is wrong; empty when it boots.
     pub failures: Vec<String>,
 }
@@ -170,6 +173,45 @@ impl Proof {
         })
     }
 
+    /// Follows the drivers that the recovery environment called `name` is to have, and no more of it.
+    pub fn of_recovery(name: &str, subject: &Subject<'_>, drivers: &[BootDriver]) -> Self {
+        Self::guarded(|| {
+            let Some(system) = hive(subject, "SYSTEM")? else {
+                return Ok(Self {
+                    failures: vec![format!("{name}: the SYSTEM hive is not there")],
+                    ..Self::default()
+                });
+            };
+            let chains = Chains {
+                subject,
+                system: SecondReader::new(&system)?,
+                drivers: None,
+            };
+            let mut recovery = chains.boot_devices(drivers)?;
+            for chain in &mut recovery {
+                chain.subject = format!("{name}: {}", chain.subject);
+            }
+            if let Some(drivers) = hive(subject, "DRIVERS")? {
+                SecondReader::new(&drivers)?;
+            }
+            Ok(Self {
+                failures: recovery.iter().filter_map(Chain::broken).collect(),
+                recovery,
+                ..Self::default()
+            })
+        })
+    }
+
+    /// Adds what was proved of something else.
+    pub fn extend(&mut self, other: Self) {
+        self.devices.extend(other.devices);
+        self.services.extend(other.services);
+        self.filters.extend(other.filters);
+        self.boot.extend(other.boot);
+        self.recovery.extend(other.recovery);
+        self.failures.extend(other.failures);
+    }
+
     fn guarded(read: impl FnOnce() -> Result<Self, Unreadable>) -> Self {
         let read = catch_unwind(AssertUnwindSafe(read));
         let failed = |failure: String| Self {
@@ -208,13 +250,7 @@ impl Proof {
     }
 
     fn read(subject: &Subject<'_>) -> Result<Self, Unreadable> {
-        let hive = |name: &str| -> Result<Option<Vec<u8>>, Unreadable> {
-            let path = subject.folder.join(&format!(r"System32\config\{name}"));
-            match path {
-                Ok(path) => read_if_there(subject.volume, &path),
-                Err(_) => Ok(None),
-            }
-        };
+        let hive = |name| hive(subject, name);
         // Windows reads it long after the disk, but it has to be a hive. The largest one goes before others
         // come into memory.
         if let Some(software) = hive("SOFTWARE")? {
@@ -274,6 +310,13 @@ fn without_any(subject: &Subject<'_>, proof: &Proof) -> Vec<String> {
     without
         .map(|(_, kind)| format!("no {kind} of the target has a driver"))
         .collect()
+}
+
+fn hive(subject: &Subject<'_>, name: &str) -> Result<Option<Vec<u8>>, Unreadable> {
+    match subject.folder.join(&format!(r"System32\config\{name}")) {
+        Ok(path) => read_if_there(subject.volume, &path),
+        Err(_) => Ok(None),
+    }
 }
 
 fn read_if_there(
