@@ -4,6 +4,7 @@
 //!  disk     makes raw disk images: partition tables, file systems, patterns; no root, no loop device
 //!  guest    disks that pass for ones with Windows on them
 //!  agent    runs the program as a user does: exit code, JSON lines, time, memory
+//!  memory   looks at how much of it the program and its children have
 //!  cable    joins this machine and a network namespace, and can be pulled out
 //!  oracle   asks tools that share no code with the program: qemu-img, libvhdi, md5sum, sgdisk,
 //!           dissect.ntfs
@@ -18,6 +19,7 @@ pub mod cable;
 pub mod disk;
 pub mod driver_package;
 pub mod guest;
+pub mod memory;
 pub mod oracle;
 pub mod pattern;
 pub mod tool;

@@ -11,11 +11,9 @@ use std::collections::BTreeSet;
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
-use std::thread;
 use std::time::Duration;
 
-use anyhow::{Context, Result, anyhow, ensure};
+use anyhow::{Context, Result, ensure};
 use ce_disk::block::{OpenOptions, open_writable};
 use ce_disk::cancel::Cancel;
 use ce_disk::progress::Progress;
@@ -28,6 +26,7 @@ use ce_disk::volume::ntfs::write::{
 use ce_disk::volume::{FatEdit, NtfsVolume, WinPath, write_fat};
 use ce_platform::Platform;
 use ce_tests::agent::{Cost, Invocation, binary, ce_agent, drop_from_page_cache};
+use ce_tests::memory::{Peak, watched};
 use ce_tests::tool::{CP, SGDISK, text};
 use serde_json::{Value, json};
 
@@ -189,23 +188,7 @@ fn lay_out(guest: &Guest, disk: &Path, folder: &Path) -> Result<u64> {
 
 /// Runs it, and adds the peak memory of the processes that it starts to its own.
 fn with_children(call: &Invocation) -> Result<(Cost, Value)> {
-    let running = call.start()?;
-    let id = running.id();
-    let is_over = AtomicBool::new(false);
-    let (run, children) = thread::scope(|scope| {
-        let watch = scope.spawn(|| {
-            let mut peak = 0;
-            while !is_over.load(Ordering::Relaxed) {
-                peak = peak.max(children_peak(id));
-                thread::sleep(Duration::from_millis(5));
-            }
-            peak
-        });
-        let run = running.finish();
-        is_over.store(true, Ordering::Relaxed);
-        (run, watch.join())
-    });
-    let (run, children) = (run?, children.map_err(|_| anyhow!("the watch panicked"))?);
+    let (run, Peak { children, .. }) = watched(call.start()?)?;
     ensure!(run.status.success(), "{}{}", run.stdout, run.stderr);
     ensure!(children > 0, "no process that writes NTFS was seen");
     let cost = Cost {
@@ -214,23 +197,6 @@ fn with_children(call: &Invocation) -> Result<(Cost, Value)> {
     };
     let job = run.job().context("what prepare said")?;
     Ok((cost, job))
-}
-
-/// The largest resident sets of a process's children so far, in bytes. One that has just ended has
-/// none.
-fn children_peak(process: u32) -> u64 {
-    let threads = fs::read_dir(format!("/proc/{process}/task"));
-    let mut peak = 0;
-    for thread in threads.into_iter().flatten().flatten() {
-        let children = fs::read_to_string(thread.path().join("children")).unwrap_or_default();
-        for child in children.split_whitespace() {
-            let status = fs::read_to_string(format!("/proc/{child}/status")).unwrap_or_default();
-            let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:"));
-            let kibibytes = line.and_then(|line| line.split_whitespace().next()?.parse().ok());
-            peak += kibibytes.unwrap_or(0) * 1024;
-        }
-    }
-    peak
 }
 
 /// How long anything may take.
