@@ -25,13 +25,15 @@ pub fn image() -> Result<&'static Path> {
 pub fn build(name: &str, options: &[&str]) -> Result<PathBuf> {
     let folder = Path::new(env!("CARGO_TARGET_TMPDIR")).join(name);
     let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("..");
-    output_of(
+    let built = output_of(
         Command::new("packaging/image/build.sh")
             .current_dir(root)
             .args(["--agent", text(binary()?)?, "--init", text(init_binary()?)?])
             .args(["--out", text(&folder)?, "--level", "3"])
             .args(options),
     )?;
+    let words = String::from_utf8_lossy(&built.stderr);
+    ensure!(built.status.success(), "build.sh: {words}");
     Ok(folder)
 }
 
