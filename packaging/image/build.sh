@@ -13,7 +13,8 @@ set -euo pipefail
 shopt -s inherit_errexit
 here=$(cd "$(dirname "$0")" && pwd)
 agent="" init="" out="" config="" level=19
-MKE2FS=/usr/sbin/mke2fs
+# Of Debian's, what ce-agent runs: to make a file system on a scratch disk, to change recovery environments.
+TOOLS=(/usr/sbin/mke2fs /usr/bin/wimlib-imagex)
 command_line="console=ttyS0,115200 console=tty0 loglevel=4 panic=30"
 
 main() {
@@ -21,7 +22,7 @@ main() {
     cd "$here/../.."
     . packaging/image/lib.sh
     PATH=$PATH:/usr/sbin:/sbin
-    need cpio depmod dpkg-deb dpkg-query ldd mcopy mke2fs mkfs.vfat objcopy objdump sgdisk strip xz zstd
+    need cpio depmod dpkg-deb dpkg-query ldd mcopy mke2fs mkfs.vfat objcopy objdump sgdisk strip wimlib-imagex xz zstd
     export SOURCE_DATE_EPOCH TZ=UTC LC_ALL=C
     SOURCE_DATE_EPOCH=$(build_time)
     umask 022
@@ -107,18 +108,17 @@ stage_system() {
     if [ -n "$config" ]; then install -m 600 "$config" "$root/etc/ce-agent/config.toml"; fi
 }
 
-# The two programs and the one that makes a file system on a scratch disk, and the libraries that they are
-# linked with, from this machine.
+# The two programs and those that they run, and the libraries that all of them are linked with, from this machine.
 stage_programs() {
     strip --strip-all -o "$root/init" "$init"
     strip --strip-all -o "$root/usr/bin/ce-agent" "$agent"
     chmod 755 "$root/init" "$root/usr/bin/ce-agent"
-    install -m 755 "$MKE2FS" "$root$MKE2FS"
-    local library target
-    ldd "$agent" "$init" "$MKE2FS" | awk '$2 == "=>" { print $3 } $1 ~ /^\// && $1 !~ /:$/ { print $1 }' | sort -u |
+    local tool library target
+    for tool in "${TOOLS[@]}"; do install -m 755 "$tool" "$root$tool"; done
+    ldd "$agent" "$init" "${TOOLS[@]}" | awk '$2 == "=>" { print $3 } $1 ~ /^\// && $1 !~ /:$/ { print $1 }' | sort -u |
         grep '^/' >"$work/libraries"
-    if ldd "$agent" "$init" "$MKE2FS" | grep -q 'not found'; then
-        ldd "$agent" "$init" "$MKE2FS" | grep 'not found' >&2
+    if ldd "$agent" "$init" "${TOOLS[@]}" | grep -q 'not found'; then
+        ldd "$agent" "$init" "${TOOLS[@]}" | grep 'not found' >&2
         fail "libraries of the programs are missing"
     fi
     while read -r library; do
@@ -233,7 +233,7 @@ list_packages() {
         for package in "$(kernel_package)" "$STUB_PACKAGE"; do
             dpkg-deb --show --showformat "$fields" "$(package_file "$package")"
         done
-        { echo "$MKE2FS" && cat "$work/libraries"; } | while read -r library; do
+        { printf "%s\n" "${TOOLS[@]}" && cat "$work/libraries"; } | while read -r library; do
             # dpkg knows a file by the name that it was installed with, which may be without /usr.
             dpkg-query --search "$(realpath "$library")" 2>/dev/null ||
                 dpkg-query --search "$(realpath "$library" | sed 's|^/usr||')" ||
