@@ -50,7 +50,13 @@ pub(super) fn page(found: &Artifacts, status: Status, style: Style) -> String {
         count("skipped"),
     );
     if let Some(proof) = &found.proof {
-        let chains = [&proof.devices, &proof.services, &proof.filters, &proof.boot];
+        let chains = [
+            &proof.devices,
+            &proof.services,
+            &proof.filters,
+            &proof.boot,
+            &proof.recovery,
+        ];
         let chains = chains.into_iter().flatten();
         let (held, all) = chains.fold((0, 0), |(held, all), chain| {
             (held + usize::from(chain.holds()), all + 1)

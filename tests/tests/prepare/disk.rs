@@ -41,6 +41,28 @@ impl Bench {
         Ok(Self { folder, disk })
     }
 
+    /// The same with a recovery partition behind it, and the recovery environment on that.
+    pub fn with_recovery(guest: &Guest, environment: Vec<u8>) -> Result<Self> {
+        let folder = tempfile::tempdir()?;
+        let disk = folder.path().join("disk.raw");
+        let name = "Recovery/WindowsRE/Winre.wim".to_owned();
+        let volume = Content::NtfsTree {
+            label: "Recovery".into(),
+            cluster: 4096,
+            steps: vec![Step::File(name, environment.into())],
+        };
+        make_disk(guest, Some(volume), &disk)?;
+        Ok(Self { folder, disk })
+    }
+
+    /// The recovery partition, as ntfsfix takes it for sound, and its environment, as ntfscat reads it.
+    pub fn recovery(&self) -> Result<(PathBuf, Vec<u8>)> {
+        let volume = self.volume(RECOVERY, "recovery.ntfs")?;
+        NTFSFIX.run(["--no-action", text(&volume)?])?;
+        let environment = ntfs_file(&volume, "Recovery/WindowsRE/Winre.wim")?;
+        Ok((volume, environment))
+    }
+
     /// The guest of a pair of platforms.
     pub fn of(from: Platform, to: Platform) -> Result<Self> {
         Self::new(&Guest::of(from, to))
@@ -167,6 +189,10 @@ const WINDOWS: Place = Place {
     start: MIB + ESP,
     length: SIZE - ESP - 2 * MIB,
 };
+const RECOVERY: Place = Place {
+    start: SIZE - MIB,
+    length: 24 * MIB,
+};
 
 /// A Windows on Azure with the target device software.
 pub fn streamable() -> Draft {
@@ -186,6 +212,10 @@ pub fn with_loader(draft: Draft) -> Guest {
 
 /// Makes the disk of a guest, with the GUIDs that its boot configuration names.
 pub fn make(guest: &Guest, path: &Path) -> Result<()> {
+    make_disk(guest, None, path)
+}
+
+fn make_disk(guest: &Guest, recovery: Option<Content>, path: &Path) -> Result<()> {
     let slashes = |path: &String| path.replace('\\', "/");
     let files = guest.windows.iter();
     let steps = files.map(|(path, content)| Step::File(slashes(path), content.clone().into()));
@@ -200,11 +230,18 @@ pub fn make(guest: &Guest, path: &Path) -> Result<()> {
         label: "SYSTEM".into(),
         files: files.collect(),
     };
-    DiskBuilder::new(SIZE)
+    let size = match recovery {
+        Some(_) => SIZE + RECOVERY.length,
+        None => SIZE,
+    };
+    let mut disk = DiskBuilder::new(size)
         .table(Table::Gpt)
         .partition(Role::EfiSystem, BOOT.length, boot)
-        .partition(Role::BasicData, WINDOWS.length, windows)
-        .build(path)?;
+        .partition(Role::BasicData, WINDOWS.length, windows);
+    if let Some(volume) = recovery {
+        disk = disk.partition(Role::Recovery, RECOVERY.length, volume);
+    }
+    disk.build(path)?;
     let (disk, partition) = (DISK.to_string(), format!("2:{PARTITION}"));
     SGDISK.run(["-U", &disk, "-u", &partition, text(path)?])?;
     Ok(())

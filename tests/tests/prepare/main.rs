@@ -7,6 +7,7 @@ mod disk;
 mod guest;
 mod prepare_and_publish;
 mod publish;
+mod recovery;
 #[path = "../../../disk-ops/tests/share/mod.rs"]
 #[expect(dead_code, reason = "other tests use the rest of it")]
 mod share;

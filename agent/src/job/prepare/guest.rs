@@ -1,6 +1,6 @@
 //! The Windows that is prepared, and the partition that it starts from, opened together.
 
-use ce_disk::block::{BlockRead, Window};
+use ce_disk::block::{BlockError, BlockRead, Window};
 use ce_disk::partition::{ContentKind, DiskId, Partition, PartitionTable};
 use ce_disk::units::{ByteCount, ByteOffset};
 use ce_disk::volume::ntfs::write::ShortNames;
@@ -57,8 +57,13 @@ impl Extent {
 
     /// The same bytes of `disk`.
     pub(super) fn of_disk<D: BlockRead>(&self, disk: D) -> Result<Window<D>, JobError> {
-        Window::new(disk, self.start, self.length, self.name.clone())
+        self.window(disk)
             .map_err(|error| volume_failed(&VolumeError::Block(error)))
+    }
+
+    /// The same, with the error as it is.
+    pub(super) fn window<D: BlockRead>(&self, disk: D) -> Result<Window<D>, BlockError> {
+        Window::new(disk, self.start, self.length, self.name.clone())
     }
 }
 

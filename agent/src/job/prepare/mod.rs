@@ -55,11 +55,13 @@ use super::{Artifacts, ErrorCode, JobError, execute};
 
 pub(super) mod guest;
 mod known_hash;
+mod recovery;
 mod uefi;
 mod write;
 
 use guest::{Guest, Place};
 use known_hash::HashCheck;
+use recovery::Recovery;
 
 /// Prepares the disk, or with [`PrepareSpec::plan_only`] says what that would be.
 pub(super) fn prepare_disk(
@@ -71,7 +73,8 @@ pub(super) fn prepare_disk(
 ) -> Result<(), JobError> {
     if spec.plan_only {
         let overlay = in_memory(disk, watch)?;
-        Desk::new(disk, watch, artifacts).plan(spec, &overlay)?;
+        let planned = Desk::new(disk, watch, artifacts).plan(spec, &overlay)?;
+        warnings.extend(planned.recovery.warnings);
         return Ok(());
     }
     let transaction = begin(disk, &spec.scratch, watch, warnings)?;
@@ -201,6 +204,8 @@ struct Desk<'j> {
     groundwork: Vec<ChangeLine>,
     /// Why the job fails although its disk is to be changed.
     shortfall: Option<JobError>,
+    /// What is to be known although the job does not fail.
+    warnings: Vec<String>,
 }
 
 /// What is to be done, and to what.
@@ -208,6 +213,8 @@ struct Planned {
     place: Place,
     preparation: Preparation<'static>,
     plan: EditPlan,
+    bundle: Bundle,
+    recovery: Recovery,
 }
 
 impl<'j> Desk<'j> {
@@ -219,6 +226,7 @@ impl<'j> Desk<'j> {
             now: FileTime::from(SystemTime::now()),
             groundwork: Vec::new(),
             shortfall: None,
+            warnings: Vec::new(),
         }
     }
 
@@ -308,26 +316,60 @@ impl<'j> Desk<'j> {
             place,
             preparation,
             plan,
+            bundle,
+            mut recovery,
         } = self.plan(spec, overlay)?;
         let (files, short_names) = self.timed(Phase::Apply, |desk| {
             let guest = Guest::open(overlay, &place)?;
             let short_names = guest.short_names();
             Ok((guest.carry_out(&plan, desk.now)?, short_names))
         })?;
-        let is_changed = !files.is_empty() || !self.groundwork.is_empty();
-        if !files.is_empty() {
+        let is_changed = !files.is_empty() || !self.groundwork.is_empty() || recovery.is_changed();
+        if !files.is_empty() || recovery.is_changed() {
             let cancel = self.watch.cancel.clone();
-            self.timed(Phase::Write, |_| {
+            self.timed(Phase::Write, |desk| {
                 write::expect_room(overlay, &files)?;
-                write::write(overlay, &place, files, short_names, cancel)
+                write::write(overlay, &place, files, short_names, cancel.clone())?;
+                recovery.write(overlay, &cancel)?;
+                desk.tell(&plan, &recovery);
+                Ok(())
             })?;
         }
+        self.warnings.append(&mut recovery.warnings);
         self.timed(Phase::Proof, |desk| {
             let guest = Guest::open(overlay, &place)?.without_hives();
-            let proof = guest.proof(&preparation);
+            let mut proof = guest.proof(&preparation);
+            let means = desk.means(spec, &preparation, &bundle);
+            proof.extend(recovery.proof(overlay, &means)?);
             desk.judge(proof)?;
             Ok(is_changed)
         })
+    }
+
+    /// What it takes to change recovery environments.
+    fn means<'o>(
+        &self,
+        spec: &'o PrepareSpec,
+        preparation: &'o Preparation<'o>,
+        bundle: &'o Bundle,
+    ) -> recovery::Means<'o>
+    where
+        'j: 'o,
+    {
+        recovery::Means {
+            scratch: &spec.scratch,
+            preparation,
+            packages: &bundle.packages,
+            now: self.now,
+            cancel: &self.watch.cancel,
+        }
+    }
+
+    /// Keeps every change for the result.
+    fn tell(&mut self, plan: &EditPlan, recovery: &Recovery) {
+        let groundwork = self.groundwork.iter().cloned();
+        let changes = groundwork.chain(plan.changes()).chain(recovery.lines());
+        self.artifacts.changes = Some(changes.collect());
     }
 
     /// Everything of a conversion that comes before the proof.
@@ -430,16 +472,21 @@ impl<'j> Desk<'j> {
             let bundle = bundle(&spec.drivers)?;
             let options = &spec.options;
             let plan = guest.plan(&preparation, options, &bundle, desk.now)?;
-            let changes = desk.groundwork.iter().cloned().chain(plan.changes());
-            desk.artifacts.changes = Some(changes.collect());
-            match JobError::refused(plan.blockers.iter().map(driver_blocker).collect()) {
-                Some(refused) => Err(refused),
-                None => Ok(Planned {
-                    place,
-                    preparation,
-                    plan,
-                }),
+            desk.tell(&plan, &Recovery::default());
+            let blockers = plan.blockers.iter().map(driver_blocker).collect();
+            if let Some(refused) = JobError::refused(blockers) {
+                return Err(refused);
             }
+            let means = desk.means(spec, &preparation, &bundle);
+            let recovery = recovery::plan(disk, &plan.boot_drivers, &means)?;
+            desk.tell(&plan, &recovery);
+            Ok(Planned {
+                place,
+                preparation,
+                plan,
+                bundle,
+                recovery,
+            })
         })
     }
 
@@ -450,6 +497,7 @@ impl<'j> Desk<'j> {
         transaction: Transaction<Box<dyn WholeDisk>>,
         warnings: &mut Vec<String>,
     ) -> Result<(), JobError> {
+        warnings.append(&mut self.warnings);
         if is_changed {
             return self.commit(transaction, warnings);
         }

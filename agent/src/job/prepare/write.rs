@@ -8,7 +8,9 @@ use ce_disk::units::ByteCount;
 use ce_disk::volume::ntfs::write::{
     ConfinedWriter, FileWrite, NtfsWrite, Security, ShortNames, VolumeEdit,
 };
-use ce_disk::volume::{FatEdit, FatVolume, NtfsVolume, WindowsVolume, write_fat};
+use ce_disk::volume::{
+    FatEdit, FatVolume, NtfsVolume, VolumeError, WinPath, WindowsVolume, write_fat,
+};
 use ce_platform::apply::{Content, FileChange, PreparedFiles};
 use ce_regf::neutralise_log;
 
@@ -98,7 +100,9 @@ fn volume_edit(volume: &dyn WindowsVolume, change: FileChange) -> Result<VolumeE
     let path = change.path;
     let content = match change.content {
         Content::Deleted => return Ok(VolumeEdit::Delete { path }),
-        Content::NeutralisedLog => neutralised(volume, &path)?,
+        Content::NeutralisedLog => {
+            neutralised(volume, &path).map_err(|error| volume_failed(&error))?
+        }
         Content::Written(content) => content,
     };
     Ok(VolumeEdit::WriteFile(FileWrite {
@@ -115,7 +119,7 @@ fn fat_edit(volume: &dyn WindowsVolume, change: FileChange) -> Result<FatEdit, J
     Ok(match change.content {
         Content::Deleted => FatEdit::Delete { path },
         Content::NeutralisedLog => FatEdit::Write {
-            content: neutralised(volume, &path)?,
+            content: neutralised(volume, &path).map_err(|error| volume_failed(&error))?,
             path,
         },
         Content::Written(content) => FatEdit::Write { path, content },
@@ -123,13 +127,11 @@ fn fat_edit(volume: &dyn WindowsVolume, change: FileChange) -> Result<FatEdit, J
 }
 
 /// A log of a hive as nothing applies it.
-fn neutralised(
+pub(super) fn neutralised(
     volume: &dyn WindowsVolume,
-    path: &ce_disk::volume::WinPath,
-) -> Result<Vec<u8>, JobError> {
-    let mut log = volume
-        .read(path, LARGEST_LOG)
-        .map_err(|error| volume_failed(&error))?;
+    path: &WinPath,
+) -> Result<Vec<u8>, VolumeError> {
+    let mut log = volume.read(path, LARGEST_LOG)?;
     neutralise_log(&mut log);
     Ok(log)
 }

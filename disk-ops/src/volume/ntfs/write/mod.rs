@@ -122,6 +122,29 @@ impl<D: BlockRead + BlockWrite> ConfinedWriter<D> {
         self
     }
 
+    /// Whether `edits` can be applied, as far as the state of the volume and its room tell. Nothing is
+    /// written.
+    ///
+    /// # Errors
+    ///
+    /// [`NtfsWriteError::Blocked`], [`NtfsWriteError::InvalidEdit`] and [`NtfsWriteError::NoSpace`]; others
+    /// when the volume cannot be read.
+    pub fn check(&self, edits: &[VolumeEdit]) -> Result<(), NtfsWriteError> {
+        self.budget(edits).map(drop)
+    }
+
+    /// Checks `edits`, and says what they may write.
+    fn budget(&self, edits: &[VolumeEdit]) -> Result<Budget, NtfsWriteError> {
+        validate(edits)?;
+        let volume = NtfsVolume::open(&self.disk)?;
+        let blockers = VolumeState::read(&volume)?.blockers(None);
+        if !blockers.is_empty() {
+            return Err(NtfsWriteError::Blocked { blockers });
+        }
+        space::check(&volume, edits)?;
+        Ok(Budget::of(edits, volume.geometry().cluster_size))
+    }
+
     fn poll(&self, deadline: Instant, during: &str) -> Result<(), NtfsWriteError> {
         let during = || during.to_owned();
         if self.cancel.is_requested() {
@@ -180,16 +203,7 @@ impl<D: BlockRead + BlockWrite> ConfinedWriter<D> {
 impl<D: BlockRead + BlockWrite> NtfsWrite for ConfinedWriter<D> {
     fn apply(&self, edits: &[VolumeEdit]) -> Result<Applied, NtfsWriteError> {
         let deadline = Instant::now() + self.time_limit;
-        validate(edits)?;
-        let budget = {
-            let volume = NtfsVolume::open(&self.disk)?;
-            let blockers = VolumeState::read(&volume)?.blockers(None);
-            if !blockers.is_empty() {
-                return Err(NtfsWriteError::Blocked { blockers });
-            }
-            space::check(&volume, edits)?;
-            Budget::of(edits, volume.geometry().cluster_size)
-        };
+        let budget = self.budget(edits)?;
         if edits.is_empty() {
             return Ok(Applied {
                 outcomes: Vec::new(),
