@@ -190,6 +190,25 @@ fn an_old_server_is_refused_unless_it_is_allowed() {
 }
 
 #[test]
+fn another_dialect_waits_for_connections_that_are_being_closed() {
+    let _policy = POLICY.write().unwrap_or_else(PoisonError::into_inner);
+    let server = Setup::default().start();
+    let old = SmbSecurity {
+        oldest_dialect: SmbDialect::Smb2_10,
+        ..SmbSecurity::default()
+    };
+    let first = connect(&server, "share/x.vhdx").unwrap();
+    let error = connect_as(&server, "share/x.vhdx", old, PASSWORD).unwrap_err();
+    assert!(error.to_string().contains("dialect"), "{error}");
+    let closing = std::thread::spawn(move || {
+        std::thread::sleep(Duration::from_secs(1));
+        drop(first);
+    });
+    connect_as(&server, "share/x.vhdx", old, PASSWORD).unwrap();
+    closing.join().unwrap();
+}
+
+#[test]
 fn nobody_becomes_a_guest() {
     let _policy = default_policy();
     let server = Setup::default()

@@ -12,6 +12,7 @@
 //! | the only errors are `errno` values, the same for a wrong password and a forbidden share | the steps of the login and the server's NT status are taken from libsmbclient's messages ([`Evidence`]) |
 //! | libsmbclient prints to the process's standard output | C's `stdout`, which Rust does not use, is pointed at `/dev/null` |
 //! | settings and log level are process-wide | one lock around every call ([`LIBRARY`]) |
+//! | pavao refuses a client whose range of dialects differs from that of one that is still being closed | it is waited for ([`CLOSED`]) |
 #![expect(
     unsafe_code,
     reason = "pavao exposes the context of libsmbclient, but not these settings"
@@ -23,7 +24,7 @@ use std::fs::File;
 use std::io::Write;
 use std::mem::ManuallyDrop;
 use std::os::fd::AsRawFd;
-use std::sync::{Mutex, MutexGuard, Once, PoisonError};
+use std::sync::{Condvar, Mutex, MutexGuard, Once, PoisonError};
 use std::time::Duration;
 
 use pavao::{SmbClient, SmbEncryptionLevel, SmbOptions};
@@ -45,7 +46,8 @@ pub(super) struct Native {
 }
 
 impl Native {
-    /// Makes the context. Nothing is sent yet.
+    /// Makes the context. Nothing is sent yet. Waits for up to `answer` for the end of connections
+    /// with another range of dialects.
     pub(super) fn new(
         location: &SmbLocation,
         credentials: SmbCredentials,
@@ -68,9 +70,15 @@ impl Native {
             .server(url)
             .share(format!("/{}", percent_encoded(location.share())));
 
+        let mut client = Err(pavao::SmbError::ProtocolConfigurationConflict);
         // From here to the end: another client's settings and ours must not mix.
-        let _library = lock();
-        let client = SmbClient::new(identity, options).map_err(NativeFailure::setup)?;
+        let _library = CLOSED
+            .wait_timeout_while(lock(), answer, |()| {
+                client = SmbClient::new(identity.clone(), options.clone());
+                matches!(client, Err(pavao::SmbError::ProtocolConfigurationConflict))
+            })
+            .unwrap_or_else(PoisonError::into_inner);
+        let client = client.map_err(NativeFailure::setup)?;
         client.set_timeout(answer).map_err(NativeFailure::setup)?;
         let context = client.ctx().map_err(NativeFailure::setup)?;
         let credentials = Box::new(credentials);
@@ -140,6 +148,7 @@ impl Drop for Native {
         let _library = lock();
         // SAFETY: this is the end of `self`; nobody uses the client after it.
         unsafe { ManuallyDrop::drop(&mut self.client) };
+        CLOSED.notify_all();
     }
 }
 
@@ -251,6 +260,10 @@ fn lock() -> MutexGuard<'static, ()> {
     // It guards no data of ours that a panic could leave half-changed.
     LIBRARY.lock().unwrap_or_else(PoisonError::into_inner)
 }
+
+/// Told when a client is gone. Connections are closed by their own threads, some time after they
+/// were last used; until then pavao makes no client with another range of dialects.
+static CLOSED: Condvar = Condvar::new();
 
 /// libsmbclient asks who we are.
 extern "C" fn fill_in_credentials(
