@@ -213,19 +213,37 @@ fn uefi_starts_every_format_from_the_controllers_of_its_platform() -> Result<()>
     Ok(())
 }
 
-#[test]
-fn a_machine_that_uefi_starts_reaches_its_connector_and_never_takes_its_own_disk() -> Result<()> {
+/// A Connector, and the configuration of an agent that it lets in.
+fn site() -> Result<(Site, String)> {
     let site = Site::reached_as("127.0.0.1", "10.0.2.2")?;
     let token = site.said(&["token", "new", "ce-1"])?;
     let ca = fs::read_to_string(site.path("site/ca.pem"))?;
     let port = site.agents.port();
-    let config = site.write(
-        "config.toml",
-        &format!(
-            "connectors = ['10.0.2.2:{port}']\ntoken = '{}'\nca = '''\n{ca}'''\n",
-            token.trim()
-        ),
-    )?;
+    let config = format!(
+        "connectors = ['10.0.2.2:{port}']\ntoken = '{}'\nca = '''\n{ca}'''\n",
+        token.trim()
+    );
+    Ok((site, config))
+}
+
+#[test]
+fn a_machine_that_is_given_the_kernel_reaches_its_connector_without_firmware() -> Result<()> {
+    let (site, config) = site()?;
+    let mut machine = Plan::new(config)?.start(&folder()?)?;
+    let reached = machine.until_said("the session stands")?;
+    println!(
+        "in session {:.1} s after power on, without firmware",
+        reached.as_secs_f32()
+    );
+    site.said(&["dismiss", "ce-1"])?;
+    machine.until_off()?;
+    Ok(())
+}
+
+#[test]
+fn a_machine_that_uefi_starts_reaches_its_connector_and_never_takes_its_own_disk() -> Result<()> {
+    let (site, config) = site()?;
+    let config = site.write("config.toml", &config)?;
     let built = site.path("built");
     let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("..");
     output_of(
