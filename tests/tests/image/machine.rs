@@ -88,6 +88,12 @@ impl Plan {
         self
     }
 
+    /// With a clock that says this, in UTC, when it is switched on.
+    pub fn clock(mut self, time: &str) -> Self {
+        self.devices.extend(["-rtc".into(), format!("base={time}")]);
+        self
+    }
+
     /// With a device, in qemu's words.
     pub fn device(mut self, words: &str) -> Self {
         self.devices.extend(["-device".into(), words.into()]);
@@ -219,6 +225,11 @@ impl Machine {
     /// All that the console has said.
     pub fn console(&self) -> Result<String> {
         Ok(String::from_utf8_lossy(&fs::read(&self.console)?).into_owned())
+    }
+
+    /// The process that runs it.
+    pub fn id(&self) -> u32 {
+        self.qemu.id()
     }
 
     /// Waits until the console has said something; how long that took from the start.

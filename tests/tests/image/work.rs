@@ -134,6 +134,8 @@ fn the_image_exports_a_disk_prepares_another_and_switches_off() -> Result<()> {
     site.said(&["dismiss", "ce-1"])?;
     let console = machine.until_off()?;
     ensure!(console.contains("goodbye"), "{console}");
+    // That of the machine's chipset, not the kernel's own.
+    ensure!(console.contains("watchdog: iTCO_wdt"), "{console}");
     // The machine is off: what it wrote is on the disk.
     ensure!(oracle::md5_of_file(&windows)? != md5, "nothing was changed");
     inspected(&windows)?;
