@@ -310,6 +310,11 @@ impl Engine {
         self.outbox.begin_session();
         let connector = self.connector();
         let name = self.greeted.clone().unwrap_or_default();
+        if self.enrolling {
+            // It gives the certificate and hangs up: the session for jobs is the next one.
+            info!(connector, agent = name, "the token is taken");
+            return;
+        }
         info!(connector, agent = name, "the session stands");
         service::status(&format!("in session with {connector} as {name}"));
         self.wipe_token();
@@ -317,9 +322,6 @@ impl Engine {
 
     /// A certificate has been shown in its place and was good: nobody needs the token any more.
     fn wipe_token(&mut self) {
-        if self.enrolling {
-            return;
-        }
         if let Some(token) = self.used_token.take() {
             // The channel may take its time. Its end is not waited for: a token that stays is of no use.
             tokio::task::spawn_blocking(move || match token.wipe() {
